@@ -1,0 +1,5 @@
+"""Everything that touches the world: videos, feature files, data sets, training, scoring, evaluation, reports.
+
+One stage, one module. Data flows ``videos -> decoding -> clips -> extraction -> cache -> bags -> training -> runs ->
+scoring -> evaluation -> report``; a module imports only stages before it, and only ``cli`` knows them all.
+"""

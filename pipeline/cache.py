@@ -1,0 +1,255 @@
+"""Feature files: `<features>/<extractor>/<video>.npy` and beside it `<video>.json`, whole or absent.
+
+The array is plain NumPy, float32 ``(clips, feature_dim)``, readable by anyone with `np.load`. The sidecar says what it was
+made of and with. The array is put in place first and the sidecar last: a feature file counts if and only if its sidecar
+is there, so that one whose writing was interrupted is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .clips import Clipping
+from .files import replacing, write_text
+from .videos import VideoSource
+
+FORMAT = 1
+TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Presentation time of every frame: evenly spaced where it is, a list where it is not."""
+
+    start: float  # seconds
+    rate: float  # frames per second
+    seconds: tuple[float, ...] | None = None  # of each frame, where they are not evenly spaced
+
+    @classmethod
+    def of(cls, times: Sequence[float] | NDArray[np.float64], rate: float) -> Timeline:
+        """The shortest description of ``times``, given the container's frame rate (used for a single frame)."""
+        times = np.asarray(times, np.float64)
+        start = round(float(times[0]), 6)
+        if len(times) > 1:
+            rate = (len(times) - 1) / max(float(times[-1] - times[0]), 1e-9)
+        even = np.abs(times - (start + np.arange(len(times)) / rate)).max() <= TIME_TOLERANCE
+        return cls(start, round(rate, 6), None if even else tuple(np.round(times, 4).tolist()))
+
+    def times(self, frames: int) -> NDArray[np.float64]:
+        """Seconds, ``(frames,)``."""
+        if self.seconds is not None:
+            return np.asarray(self.seconds, np.float64)
+        return self.start + np.arange(frames) / self.rate
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a feature file was made of and with."""
+
+    video: str
+    video_bytes: int
+    video_modified: int  # nanoseconds since 1970: a changed video is extracted anew
+    video_sha256: str
+    frames: int  # decoded, each of which gets a score
+    declared_frames: int  # what the container promised; 0 where it does not say
+    salvaged_frames: int
+    timeline: Timeline
+    clipping: Clipping
+    extractor: str
+    fingerprint: str
+    feature_dim: int
+    decoder: str
+    version: str
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, path: Path) -> Sidecar:
+        """Read a sidecar.
+
+        Raises:
+            UserError: damaged, or of another version of the format.
+        """
+        try:
+            fields = json.loads(path.read_text())
+            if fields.get("format") != FORMAT:
+                raise UserError(f"{path}: a feature file of format {fields.get('format')}, this version reads {FORMAT}")
+            seconds = fields["timeline"]["seconds"]
+            fields["timeline"]["seconds"] = tuple(seconds) if seconds is not None else None
+            fields["timeline"] = Timeline(**fields["timeline"])
+            fields["clipping"] = Clipping(**fields["clipping"])
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: a damaged sidecar ({error}); delete it and extract the video again") from error
+
+
+@dataclass(frozen=True)
+class Features:
+    """One video's features, memory-mapped, ``(clips, feature_dim)`` float32, and how they came about."""
+
+    array: NDArray[np.float32]
+    sidecar: Sidecar
+
+
+class FeatureStore:
+    """The feature files of one extractor in one folder."""
+
+    def __init__(self, root: Path, extractor: str) -> None:
+        self.root, self.extractor = root, extractor
+        self.folder = root / extractor
+
+    def array_path(self, name: str) -> Path:
+        """Where the features of the video ``name`` are, or would be.
+
+        Raises:
+            UserError: the name leads out of the folder.
+        """
+        path = self.folder / f"{name}.npy"
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise UserError(f"{name}: a video's name must stay within the features folder {self.folder}")
+        return path
+
+    def sidecar_path(self, name: str) -> Path:
+        """Where the sidecar of the video ``name`` is, or would be."""
+        return self.array_path(name).with_suffix(".json")
+
+    def find(self, name: str) -> str:
+        """The name under which the features of a video are filed: ``name``, or ``name`` without leading folders.
+
+        Manifests often name ``videos/a.mp4`` what was extracted from within ``videos/`` as ``a.mp4``.
+
+        Raises:
+            UserError: there are none.
+        """
+        parts = Path(name).parts
+        for start in range(len(parts)):
+            shorter = Path(*parts[start:]).as_posix()
+            if self.sidecar_path(shorter).exists():
+                return shorter
+        raise UserError(
+            f"{name}: no features in {self.folder}; run: xelvad extract --extractor {self.extractor} "
+            f"--features {self.root} --videos FOLDER"
+        )
+
+    def read(self, name: str, fingerprint: str | None = None) -> Features:
+        """The features of the video ``name``, memory-mapped.
+
+        Args:
+            name: as given to `write`.
+            fingerprint: of the extractor that they must come from; None accepts any.
+
+        Raises:
+            UserError: missing, damaged, made by another extractor, or not finite.
+        """
+        path = self.array_path(name)
+        sidecar = Sidecar.read(self.sidecar_path(name))
+        check_fingerprint(self.sidecar_path(name), sidecar.fingerprint, fingerprint)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: a damaged feature file ({error}); delete it and extract again") from error
+        expected = (sidecar.clipping.count(sidecar.frames), sidecar.feature_dim)
+        if array.shape != expected:
+            raise UserError(f"{path}: shape {array.shape}, but its sidecar says {expected}; delete it and extract again")
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: holds NaN or infinite features; delete it and extract the video again")
+        return Features(array, sidecar)
+
+    def is_current(self, source: VideoSource, fingerprint: str, clipping: Clipping) -> bool:
+        """Whether the features of this very video are there, made just so.
+
+        Raises:
+            UserError: there are features made by another extractor, with other weights or clips.
+        """
+        path = self.sidecar_path(source.name)
+        if not path.exists():
+            return False
+        sidecar = Sidecar.read(path)
+        check_fingerprint(path, sidecar.fingerprint, fingerprint)
+        if sidecar.clipping != clipping:
+            raise UserError(f"{path}: made with {sidecar.clipping}, not {clipping}; use another --features folder")
+        return (sidecar.video_bytes, sidecar.video_modified) == stamp(source.path) and self.array_path(source.name).exists()
+
+    @contextmanager
+    def write(self, name: str, feature_dim: int) -> Iterator[FeatureWriter]:
+        """Write the features of one video. Nothing is left behind after an error, or without `FeatureWriter.finish`."""
+        path, sidecar_path = self.array_path(name), self.sidecar_path(name)
+        with replacing(path) as file:
+            writer = FeatureWriter(file, path, feature_dim)
+            yield writer
+            if writer.sidecar is None:
+                raise RuntimeError(f"{path}: written without a sidecar")
+            sidecar_path.unlink(missing_ok=True)  # never an old sidecar beside a new array
+        write_text(sidecar_path, json.dumps(asdict(writer.sidecar)))
+
+
+class FeatureWriter:
+    """Appends features to a file that nobody sees until it is whole; memory does not grow with the video."""
+
+    sidecar: Sidecar | None = None
+
+    def __init__(self, file: IO[bytes], path: Path, feature_dim: int) -> None:
+        self._file, self._path, self._feature_dim = file, path, feature_dim
+        self.clips = 0
+        self._write_header()
+
+    def append(self, features: NDArray[np.float32]) -> None:
+        """Append ``(n, feature_dim)``.
+
+        Raises:
+            UserError: NaN or infinite values: nothing that could be learnt from.
+        """
+        if features.ndim != 2 or features.shape[1] != self._feature_dim:
+            raise ValueError(f"features {features.shape}, expected (n, {self._feature_dim})")
+        if not np.isfinite(features).all():
+            raise UserError(f"{self._path}: the network gave NaN or infinite features, the file was not written")
+        self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
+        self.clips += len(features)
+
+    def finish(self, sidecar: Sidecar) -> None:
+        """State what the features were made of: the file is complete."""
+        self._file.seek(0)
+        self._write_header()  # NumPy pads headers so that one for more rows takes the same room
+        self.sidecar = sidecar
+
+    def _write_header(self) -> None:
+        header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (self.clips, self._feature_dim)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def check_fingerprint(where: Path, found: str, wanted: str | None) -> None:
+    """Refuse features of another extractor or of other weights.
+
+    Raises:
+        UserError: the fingerprints differ; names both.
+    """
+    if wanted is not None and found != wanted:
+        raise UserError(f"{where}: made by «{found}», not by «{wanted}»; use another --features folder")
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds of a video file, or of a folder of frames."""
+    if path.is_dir():
+        stats = [file.stat() for file in path.iterdir() if file.is_file()]
+        return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a video file, or of a folder's pictures in the order of their names."""
+    total = hashlib.sha256()
+    for file in sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]:
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()

@@ -1,0 +1,232 @@
+"""Decoding in a process of its own: a decoder that crashes or hangs costs one video, not the run.
+
+Blocks of frames travel through shared memory with a bounded number in flight, so decoding runs ahead of the network by
+a few blocks and memory grows neither with the length nor with the number of videos.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+import numpy as np
+
+from ..errors import UserError
+from .videos import FrameBlock, VideoError, VideoInfo, open_video
+
+BLOCKS_IN_FLIGHT = 4
+PATIENCE_SECONDS = 120.0  # a decoder that says nothing for so long hangs
+
+
+@dataclass(frozen=True)
+class _Request:
+    path: Path
+    short_side: int | None
+    block_size: int
+
+
+@dataclass(frozen=True)
+class _Opened:
+    info: VideoInfo
+    memory: str  # name of the shared memory that holds BLOCKS_IN_FLIGHT blocks
+
+
+@dataclass(frozen=True)
+class _Block:
+    slot: int
+    times: np.ndarray
+
+
+@dataclass(frozen=True)
+class DecodingSummary:
+    """What decoding a whole video came to."""
+
+    info: VideoInfo
+    decoder: str
+    decoded_frames: int
+    salvaged_frames: int
+
+
+class DecodedVideo:
+    """A video that the worker process is decoding: `info`, then `blocks` once, then `summary`."""
+
+    summary: DecodingSummary
+
+    def __init__(self, decoder: Decoder, info: VideoInfo, memory: SharedMemory, block_size: int) -> None:
+        self.info = info
+        self._decoder = decoder
+        self._ring = _ring(memory, info, block_size)
+
+    def blocks(self) -> Iterator[FrameBlock]:
+        """Every frame once, in order. A block's frames are overwritten once the next block is asked for.
+
+        Raises:
+            VideoError: nothing can be decoded, or the decoder crashed or hung.
+        """
+        while True:
+            message = self._decoder.receive()
+            if isinstance(message, DecodingSummary):
+                self.summary = message
+                return
+            block = cast(_Block, message)
+            yield FrameBlock(self._ring[block.slot, : len(block.times)], block.times)
+            self._decoder.release_block()
+
+
+class Decoder:
+    """Owns the worker process; start it once and read many videos, one after the other.
+
+    Example::
+
+        with Decoder() as decoder, decoder.read(path, short_side=256, block_size=16) as video:
+            for block in video.blocks():
+                ...
+    """
+
+    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
+        self.patience = patience
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._reading: Path | None = None
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @contextmanager
+    def read(self, path: Path, short_side: int | None, block_size: int) -> Iterator[DecodedVideo]:
+        """Decode ``path`` in the worker, in blocks of ``block_size`` frames; arguments as in `open_video`.
+
+        Raises:
+            VideoError: the video cannot be opened, or the decoder crashed or hung.
+        """
+        self._start()
+        assert self._connection is not None
+        self._reading = path
+        self._connection.send(_Request(path, short_side, block_size))
+        opened = cast(_Opened, self.receive())
+        memory = SharedMemory(opened.memory)
+        video = DecodedVideo(self, opened.info, memory, block_size)
+        try:
+            yield video
+        finally:
+            if not hasattr(video, "summary"):  # left in the middle: what is still in flight must not reach the next video
+                self.stop()
+            video._ring = np.empty(0, np.uint8)  # a view would keep the memory mapped
+            _dispose(memory)
+
+    def receive(self) -> object:
+        """The worker's next message; its errors are raised here."""
+        assert self._connection is not None
+        path = self._reading
+        try:
+            if not self._connection.poll(self.patience):
+                self.stop()
+                raise VideoError(f"{path}: set aside, the decoder was silent for {self.patience:g} seconds")
+            message = self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            self.stop()
+            raise VideoError(f"{path}: set aside, the decoder crashed on it") from error
+        if isinstance(message, UserError):
+            raise message
+        return message
+
+    def release_block(self) -> None:
+        """Let the worker overwrite the oldest block in flight."""
+        assert self._connection is not None
+        try:
+            self._connection.send(None)
+        except (BrokenPipeError, ConnectionError):
+            pass  # the worker is gone; `receive` says so, with the video's name
+
+    def _start(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            return
+        context = multiprocessing.get_context("spawn")  # a fork would inherit the device and the network's threads
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True, name="xelvad-decoder")
+        self._process.start()
+        theirs.close()
+
+    def stop(self) -> None:
+        """End the worker process at once; the next `read` starts a new one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._connection is not None:
+            self._connection.close()
+        self._process = self._connection = None
+
+
+def _ring(memory: SharedMemory, info: VideoInfo, block_size: int) -> np.ndarray:
+    shape = (BLOCKS_IN_FLIGHT, block_size, info.height, info.width, 3)
+    return np.ndarray(shape, np.uint8, buffer=memory.buf)
+
+
+def _dispose(memory: SharedMemory) -> None:
+    """Unlink before closing: closing fails while somebody still holds a view of a block, unlinking never does."""
+    try:
+        memory.unlink()
+    except FileNotFoundError:
+        pass  # the other side was first
+    try:
+        memory.close()
+    except BufferError:
+        pass  # freed with the last view
+
+
+def _serve(connection: Connection) -> None:
+    """The worker: decode what is asked for until the owner goes away."""
+    import av.logging
+    import decord.logging
+
+    av.logging.set_level(av.logging.PANIC)  # what is wrong with a video is said once, by us
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        while True:
+            request = connection.recv()
+            try:
+                _decode(connection, request)
+            except (EOFError, ConnectionError):
+                raise
+            except UserError as error:
+                connection.send(error)
+            except Exception as error:  # whatever a decoder throws must cost this video only
+                connection.send(VideoError(f"{request.path}: cannot be decoded ({type(error).__name__}: {error})"))
+    except (EOFError, ConnectionError, KeyboardInterrupt):
+        return
+
+
+def _decode(connection: Connection, request: _Request) -> None:
+    with open_video(request.path, request.short_side) as video:
+        info = video.info
+        size = BLOCKS_IN_FLIGHT * request.block_size * info.height * info.width * 3
+        memory = SharedMemory(create=True, size=size)
+        try:
+            connection.send(_Opened(info, memory.name))
+            ring = _ring(memory, info, request.block_size)
+            in_flight = 0
+            for number, block in enumerate(video.blocks(request.block_size)):
+                if in_flight == BLOCKS_IN_FLIGHT:
+                    connection.recv()
+                    in_flight -= 1
+                slot = number % BLOCKS_IN_FLIGHT
+                ring[slot, : len(block.frames)] = block.frames
+                connection.send(_Block(slot, block.times))
+                in_flight += 1
+            connection.send(DecodingSummary(info, video.decoder, video.decoded_frames, video.salvaged_frames))
+            for _ in range(in_flight):
+                connection.recv()
+        finally:
+            ring = np.empty(0, np.uint8)
+            _dispose(memory)

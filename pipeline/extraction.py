@@ -1,0 +1,173 @@
+"""Extraction: videos in, feature files out; resumes where it stopped, and a bad video costs only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..extractors import create, spec_of
+from ..extractors.weights import digest_of
+from .cache import FeatureStore, FeatureWriter, Sidecar, Timeline, digest, stamp
+from .clips import Clipping, Tail
+from .console import Progress
+from .decoding import DecodedVideo, Decoder
+from .videos import VideoError, VideoSource
+
+if TYPE_CHECKING:
+    from ..extractors import Extractor
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """How features are made.
+
+    Attributes:
+        extractor: the clip network; see the README for what there is.
+        weights: known weights by name, a checkpoint file, or "random"; the extractor's own by default.
+        tail: "pad" repeats the last frame so that every frame gets a score; "drop" is the papers' protocol.
+        batch: clips that go through the network at once.
+        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+    """
+
+    extractor: str = "i3d-rgb"
+    weights: str | None = None
+    tail: Tail = "pad"
+    batch: int = 4
+    device: str = "auto"
+
+
+@dataclass
+class ExtractionResult:
+    """What a run of `extract` came to."""
+
+    extracted: list[VideoSource] = field(default_factory=list)
+    current: list[VideoSource] = field(default_factory=list)  # were there already
+    failed: dict[str, str] = field(default_factory=dict)  # name -> why it was set aside
+
+
+def extract(sources: Sequence[VideoSource], folder: Path, config: ExtractionConfig) -> ExtractionResult:
+    """Make the feature files of ``sources`` that are not there yet.
+
+    Videos that cannot be read are set aside, with the reason, and do not stop the others.
+
+    Args:
+        sources: what `find_videos` found.
+        folder: the features folder; files go to ``folder/<extractor>/<name>.npy``.
+        config: how.
+
+    Raises:
+        UserError: unknown extractor or weights, or the folder holds features made otherwise.
+    """
+    spec = spec_of(config.extractor)
+    store = FeatureStore(folder, spec.name)
+    clipping = Clipping(spec.clip_length, config.tail)
+    fingerprint = spec.fingerprint(digest_of(spec, config.weights))
+    result = ExtractionResult()
+    todo = []
+    for source in sources:
+        (result.current if store.is_current(source, fingerprint, clipping) else todo).append(source)
+    if todo:
+        _extract_all(todo, store, clipping, config, result)
+    return result
+
+
+def _extract_all(
+    sources: Sequence[VideoSource],
+    store: FeatureStore,
+    clipping: Clipping,
+    config: ExtractionConfig,
+    result: ExtractionResult,
+) -> None:
+    extractor = ClipNetwork(create(config.extractor, config.weights), config.batch, config.device)
+    with Decoder() as decoder, Progress("extracting", len(sources), "clips") as progress:
+        for source in sources:
+            progress.start(source.name)
+            try:
+                _extract_one(source, store, clipping, extractor, decoder, progress)
+                result.extracted.append(source)
+            except VideoError as error:
+                result.failed[source.name] = str(error)
+                progress.say(f"set aside: {error}")
+            progress.finish()
+
+
+def _extract_one(
+    source: VideoSource,
+    store: FeatureStore,
+    clipping: Clipping,
+    network: ClipNetwork,
+    decoder: Decoder,
+    progress: Progress,
+) -> None:
+    extractor = network.extractor
+    size, modified = stamp(source.path) if source.path.exists() else (0, 0)
+    with decoder.read(source.path, extractor.short_side, clipping.length) as video:
+        progress.expect(clipping.count(video.info.declared_frames))
+        times: list[NDArray[np.float64]] = []
+        with store.write(source.name, extractor.feature_dim) as writer:
+            for features in network.run(clipping.split(_frames(video, times))):
+                writer.append(features)
+                progress.advance(len(features))
+            seen = np.concatenate(times)
+            writer.finish(
+                Sidecar(
+                    video=source.name,
+                    video_bytes=size,
+                    video_modified=modified,
+                    video_sha256=digest(source.path),
+                    frames=len(seen),
+                    declared_frames=video.info.declared_frames,
+                    salvaged_frames=video.summary.salvaged_frames,
+                    timeline=Timeline.of(seen, video.info.frame_rate),
+                    clipping=clipping,
+                    extractor=extractor.name,
+                    fingerprint=extractor.fingerprint,
+                    feature_dim=extractor.feature_dim,
+                    decoder=video.summary.decoder,
+                    version=__version__,
+                )
+            )
+
+
+def _frames(video: DecodedVideo, times: list[NDArray[np.float64]]) -> Iterator[NDArray[np.uint8]]:
+    """The frames of each block; their times are put aside."""
+    for block in video.blocks():
+        times.append(block.times)
+        yield block.frames
+
+
+class ClipNetwork:
+    """Runs an extractor over a stream of clips, in batches, on a device."""
+
+    def __init__(self, extractor: Extractor, batch: int, device: str) -> None:
+        import torch
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.extractor, self.batch, self.device = extractor, batch, device
+        if isinstance(extractor, torch.nn.Module):
+            extractor.to(device)
+
+    def run(self, clips: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Clips ``(length, height, width, 3)`` one by one to features ``(≤ batch, feature_dim)``, in order."""
+        waiting = []
+        for clip in clips:
+            # Preprocessed at once: the block that the clip views is overwritten when the next one is asked for.
+            waiting.append(self.extractor.preprocess(clip[None]))
+            if len(waiting) == self.batch:
+                yield self._forward(waiting)
+                waiting = []
+        if waiting:
+            yield self._forward(waiting)
+
+    def _forward(self, waiting: list) -> NDArray[np.float32]:
+        import torch
+
+        features = self.extractor(torch.cat(waiting).to(self.device))
+        return features.float().cpu().numpy()

@@ -1,0 +1,292 @@
+"""Videos: a file or a folder of frames, read once from the first frame to the last.
+
+`decord` reads; PyAV takes over where decord gives up in the middle of a damaged file, so that every frame that can be
+decoded is. Frame ``i`` is always the ``i``-th decodable frame in presentation order, whatever the block size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import UserError
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .asf .avi .dav .flv .h264 .h265 .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+)
+FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+FOLDER_FRAME_RATE = 25.0  # frames per second of a folder of pictures, which carries no times of its own
+
+
+class VideoError(UserError):
+    """One video cannot be read; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """Where a video lies, and the name under which everything made from it is filed."""
+
+    name: str  # relative POSIX path, e.g. "Abuse/Abuse001_x264.mp4"
+    path: Path  # a file, or a folder of frames
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video says of itself before a frame is decoded; the size is that of the frames handed out."""
+
+    width: int
+    height: int
+    frame_rate: float  # average frames per second
+    declared_frames: int  # 0 where the container does not say
+
+
+@dataclass(frozen=True)
+class FrameBlock:
+    """Consecutive frames: uint8 RGB ``(n, height, width, 3)`` and their presentation times in seconds ``(n,)``."""
+
+    frames: NDArray[np.uint8]
+    times: NDArray[np.float64]
+
+
+def natural_key(path: Path) -> list[str | int]:
+    """Sort key that puts ``frame_2.jpg`` before ``frame_10.jpg``."""
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
+
+
+def is_frame_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder that holds pictures, and neither videos nor further folders."""
+    if not path.is_dir():
+        return False
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    pictures = any(entry.suffix.lower() in FRAME_SUFFIXES for entry in entries)
+    return pictures and not any(entry.is_dir() or entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries)
+
+
+def find_videos(paths: Iterable[Path]) -> list[VideoSource]:
+    """All videos at and below ``paths``, in natural order within each path.
+
+    A video below a given folder is named by its path relative to that folder; a video given itself, by its file name.
+
+    Raises:
+        UserError: a path does not exist, no video was found, or two videos would get the same name.
+    """
+    paths = list(paths)
+    found: dict[str, VideoSource] = {}
+    for root in paths:
+        if not root.exists():
+            raise UserError(f"{root}: no such file or folder")
+        for source in [VideoSource(root.name, root)] if _is_one_video(root) else _walk(root, root):
+            other = found.setdefault(source.name, source)
+            if other.path.resolve() != source.path.resolve():
+                raise UserError(
+                    f"{other.path} and {source.path} would both be named {source.name}: give their common folder instead"
+                )
+    if not found:
+        raise UserError(f"no videos found in {', '.join(map(str, paths)) or 'an empty list of paths'}")
+    return list(found.values())
+
+
+def _is_one_video(path: Path) -> bool:
+    return path.is_file() or is_frame_folder(path)
+
+
+def _walk(folder: Path, root: Path) -> Iterator[VideoSource]:
+    for entry in sorted(folder.iterdir(), key=natural_key):
+        if entry.name.startswith("."):
+            continue
+        if is_frame_folder(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES):
+            yield VideoSource(entry.relative_to(root).as_posix(), entry)
+        elif entry.is_dir():
+            yield from _walk(entry, root)
+
+
+def open_video(path: Path, short_side: int | None = None) -> Video:
+    """Open a video file or a folder of frames.
+
+    Args:
+        path: the file or folder.
+        short_side: resize, in the decoder where it can, so that the shorter side has this many pixels.
+
+    Raises:
+        VideoError: missing, empty, not a video, without a picture stream, or without permission to read.
+    """
+    if path.is_dir():
+        return FrameFolder(path, short_side)
+    return VideoFile(path, short_side)
+
+
+class Video:
+    """An open video: iterate over `blocks` once. Memory does not grow with the length of the video."""
+
+    info: VideoInfo
+    decoder: str  # what decoded it, with versions; complete once the last block is out
+    decoded_frames = 0  # frames handed out so far
+    salvaged_frames = 0  # of these, frames read by PyAV after decord had given up
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def blocks(self, size: int) -> Iterator[FrameBlock]:
+        """Every frame once, in order, in blocks of ``size`` frames; the last may be shorter.
+
+        Raises:
+            VideoError: not a single frame could be decoded.
+        """
+        raise NotImplementedError
+
+
+class VideoFile(Video):
+    """A video file, read by decord and, from the frame on where decord gives up, by PyAV."""
+
+    def __init__(self, path: Path, short_side: int | None = None) -> None:
+        self.path = path
+        width, height, rate, declared = _probe(path)
+        self.info = VideoInfo(*fit_short_side(width, height, short_side), rate, declared)
+        self.decoder = "decord"
+
+    def blocks(self, size: int) -> Iterator[FrameBlock]:
+        """See `Video.blocks`."""
+        import decord  # here, so that a process that decodes nothing never loads it: decord and torch have crashed together
+
+        self.decoder = f"decord {decord.__version__}"
+        try:
+            for block in self._decord_blocks(size):
+                self.decoded_frames += len(block.frames)
+                yield block
+        except (decord.DECORDError, RuntimeError):
+            yield from self._salvage(size)
+        if not self.decoded_frames:
+            raise VideoError(f"{self.path}: not a single frame can be decoded")
+
+    def _decord_blocks(self, size: int) -> Iterator[FrameBlock]:
+        import decord
+
+        reader = decord.VideoReader(str(self.path), width=self.info.width, height=self.info.height, num_threads=1)
+        for start in range(0, len(reader), size):
+            indices = range(start, min(start + size, len(reader)))
+            frames = reader.get_batch(indices).asnumpy()
+            yield FrameBlock(frames, np.asarray(reader.get_frame_timestamp(indices)[:, 0], np.float64))
+
+    def _salvage(self, size: int) -> Iterator[FrameBlock]:
+        """Go on with PyAV behind the last frame that decord gave, passing over packets that cannot be decoded."""
+        delivered = self.decoded_frames
+        self.decoder += f", then av {av.__version__} from frame {delivered}"
+        frames: list[NDArray[np.uint8]] = []
+        times: list[float] = []
+        for index, frame in enumerate(_decodable_frames(self.path)):
+            if index < delivered:
+                continue
+            frames.append(
+                frame.to_ndarray(format="rgb24", width=self.info.width, height=self.info.height, interpolation="BICUBIC")
+            )
+            times.append(frame.time if frame.time is not None else index / self.info.frame_rate)
+            if len(frames) == size:
+                yield self._salvaged_block(frames, times)
+                frames, times = [], []
+        if frames:
+            yield self._salvaged_block(frames, times)
+
+    def _salvaged_block(self, frames: list[NDArray[np.uint8]], times: list[float]) -> FrameBlock:
+        self.decoded_frames += len(frames)
+        self.salvaged_frames += len(frames)
+        return FrameBlock(np.stack(frames), np.asarray(times, np.float64))
+
+
+class FrameFolder(Video):
+    """A folder of pictures in natural order, at `FOLDER_FRAME_RATE` (ShanghaiTech's test videos come so)."""
+
+    decoder = f"pillow {Image.__version__}"
+
+    def __init__(self, path: Path, short_side: int | None = None) -> None:
+        self.files = sorted((f for f in path.iterdir() if f.suffix.lower() in FRAME_SUFFIXES), key=natural_key)
+        if not self.files:
+            raise VideoError(f"{path}: a folder without {', '.join(sorted(FRAME_SUFFIXES))} pictures is not a video")
+        width, height = self._open(self.files[0]).size
+        self.info = VideoInfo(*fit_short_side(width, height, short_side), FOLDER_FRAME_RATE, len(self.files))
+
+    def blocks(self, size: int) -> Iterator[FrameBlock]:
+        """See `Video.blocks`."""
+        for start in range(0, len(self.files), size):
+            frames = np.stack([self._read(file) for file in self.files[start : start + size]])
+            times = np.arange(start, start + len(frames)) / FOLDER_FRAME_RATE
+            self.decoded_frames += len(frames)
+            yield FrameBlock(frames, times)
+
+    @staticmethod
+    def _open(file: Path) -> Image.Image:
+        try:
+            return Image.open(file)
+        except (OSError, UnidentifiedImageError) as error:
+            raise VideoError(f"{file}: not a readable picture ({error})") from error
+
+    def _read(self, file: Path) -> NDArray[np.uint8]:
+        size = (self.info.width, self.info.height)
+        with self._open(file) as picture:
+            try:
+                rgb = picture.convert("RGB")
+            except OSError as error:  # cut off in the middle
+                raise VideoError(f"{file}: not a readable picture ({error})") from error
+        return np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
+
+
+def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """The size ``(width, height)`` after scaling so that the shorter side is ``short_side``; unchanged for None."""
+    if short_side is None:
+        return width, height
+    scale = short_side / min(width, height)
+    return max(short_side, round(width * scale)), max(short_side, round(height * scale))
+
+
+def _probe(path: Path) -> tuple[int, int, float, int]:
+    """Width, height, frame rate and declared frames (0: unknown) of a file, from its header."""
+    try:
+        if path.stat().st_size == 0:
+            raise VideoError(f"{path}: the file is empty")
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoError(f"{path}: no picture stream (is it a sound file?)")
+            stream = container.streams.video[0]
+            width, height = stream.codec_context.width, stream.codec_context.height
+            rate = float(stream.average_rate or stream.guessed_rate or FOLDER_FRAME_RATE)
+            declared = stream.frames
+    except FileNotFoundError as error:
+        raise VideoError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise VideoError(f"{path}: no permission to read it") from error
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: not a video that can be opened ({_reason(error)})") from error
+    if not width or not height:
+        raise VideoError(f"{path}: the picture stream has no size, nothing can be decoded")
+    return width, height, rate, declared
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _decodable_frames(path: Path) -> Iterator[av.VideoFrame]:
+    """Every frame that can be decoded, in presentation order; a packet that cannot be is passed over."""
+    with av.open(str(path)) as container:
+        packets = container.demux(video=0)
+        while True:
+            try:
+                packet = next(packets, None)  # None as well once the container itself has broken off
+                if packet is None:
+                    return
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue
