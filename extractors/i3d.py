@@ -68,12 +68,8 @@ class Inception(nn.Module):
         super().__init__()
         one, reduce_a, three_a, reduce_b, three_b, pool = widths
         self.branch_0 = ConvUnit(channels, one, (1, 1, 1))
-        self.branch_1 = nn.Sequential(
-            ConvUnit(channels, reduce_a, (1, 1, 1)), ConvUnit(reduce_a, three_a, (3, 3, 3))
-        )
-        self.branch_2 = nn.Sequential(
-            ConvUnit(channels, reduce_b, (1, 1, 1)), ConvUnit(reduce_b, three_b, (3, 3, 3))
-        )
+        self.branch_1 = nn.Sequential(ConvUnit(channels, reduce_a, (1, 1, 1)), ConvUnit(reduce_a, three_a, (3, 3, 3)))
+        self.branch_2 = nn.Sequential(ConvUnit(channels, reduce_b, (1, 1, 1)), ConvUnit(reduce_b, three_b, (3, 3, 3)))
         self.branch_3 = nn.Sequential(MaxPoolSame((3, 3, 3), (1, 1, 1)), ConvUnit(channels, pool, (1, 1, 1)))
 
     def forward(self, x: Tensor) -> Tensor:

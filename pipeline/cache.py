@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -159,10 +159,29 @@ class FeatureStore:
             raise UserError(f"{path}: a damaged feature file ({error}); delete it and extract again") from error
         expected = (sidecar.clipping.count(sidecar.frames), sidecar.feature_dim)
         if array.shape != expected:
-            raise UserError(f"{path}: shape {array.shape}, but its sidecar says {expected}; delete it and extract again")
+            raise UserError(
+                f"{path}: shape {array.shape}, but its sidecar says {expected}; delete it and extract again"
+            )
         if not np.isfinite(array).all():
             raise UserError(f"{path}: holds NaN or infinite features; delete it and extract the video again")
         return Features(array, sidecar)
+
+    def read_all(self, names: Iterable[str]) -> Iterator[Features]:
+        """The features of each video of a data set, found by `find`, all from one extractor with one set of weights.
+
+        Raises:
+            UserError: missing or damaged features, features of different origin, or two videos that would share a file.
+        """
+        fingerprint: str | None = None
+        filed: dict[str, str] = {}
+        for name in names:
+            found = self.find(name)
+            if found in filed:
+                raise UserError(f"{name} and {filed[found]} would both read the features of {found} in {self.folder}")
+            filed[found] = name
+            features = self.read(found, fingerprint)
+            fingerprint = features.sidecar.fingerprint
+            yield features
 
     def is_current(self, source: VideoSource, fingerprint: str, clipping: Clipping) -> bool:
         """Whether the features of this very video are there, made just so.
@@ -177,7 +196,9 @@ class FeatureStore:
         check_fingerprint(path, sidecar.fingerprint, fingerprint)
         if sidecar.clipping != clipping:
             raise UserError(f"{path}: made with {sidecar.clipping}, not {clipping}; use another --features folder")
-        return (sidecar.video_bytes, sidecar.video_modified) == stamp(source.path) and self.array_path(source.name).exists()
+        return (sidecar.video_bytes, sidecar.video_modified) == stamp(source.path) and self.array_path(
+            source.name
+        ).exists()
 
     @contextmanager
     def write(self, name: str, feature_dim: int) -> Iterator[FeatureWriter]:

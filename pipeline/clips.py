@@ -56,6 +56,8 @@ class Clipping:
             ValueError: the number of clips is not that of a video of ``frames`` frames.
         """
         if len(clip_scores) != self.count(frames):
-            raise ValueError(f"{len(clip_scores)} clip scores for {frames} frames, which make {self.count(frames)} clips")
+            raise ValueError(
+                f"{len(clip_scores)} clip scores for {frames} frames, which make {self.count(frames)} clips"
+            )
         clip_of_frame = np.minimum(np.arange(frames) // self.length, len(clip_scores) - 1)
         return np.asarray(clip_scores, np.float32)[clip_of_frame]

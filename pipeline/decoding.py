@@ -100,7 +100,9 @@ class Decoder:
     def __enter__(self) -> Decoder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     @contextmanager
@@ -120,7 +122,9 @@ class Decoder:
         try:
             yield video
         finally:
-            if not hasattr(video, "summary"):  # left in the middle: what is still in flight must not reach the next video
+            if not hasattr(
+                video, "summary"
+            ):  # left in the middle: what is still in flight must not reach the next video
                 self.stop()
             video._ring = np.empty(0, np.uint8)  # a view would keep the memory mapped
             _dispose(memory)

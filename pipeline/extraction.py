@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..extractors import create, spec_of
 from ..extractors.weights import digest_of
-from .cache import FeatureStore, FeatureWriter, Sidecar, Timeline, digest, stamp
+from .cache import FeatureStore, Sidecar, Timeline, digest, stamp
 from .clips import Clipping, Tail
 from .console import Progress
 from .decoding import DecodedVideo, Decoder
@@ -69,7 +69,7 @@ def extract(sources: Sequence[VideoSource], folder: Path, config: ExtractionConf
     clipping = Clipping(spec.clip_length, config.tail)
     fingerprint = spec.fingerprint(digest_of(spec, config.weights))
     result = ExtractionResult()
-    todo = []
+    todo: list[VideoSource] = []
     for source in sources:
         (result.current if store.is_current(source, fingerprint, clipping) else todo).append(source)
     if todo:

@@ -11,16 +11,40 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .dav .flv .h264 .h265 .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+    # fmt: off
+    {
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".dav",
+        ".flv",
+        ".h264",
+        ".h265",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    }
+    # fmt: on
 )
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FOLDER_FRAME_RATE = 25.0  # frames per second of a folder of pictures, which carries no times of its own
@@ -87,7 +111,7 @@ def find_videos(paths: Iterable[Path]) -> list[VideoSource]:
             other = found.setdefault(source.name, source)
             if other.path.resolve() != source.path.resolve():
                 raise UserError(
-                    f"{other.path} and {source.path} would both be named {source.name}: give their common folder instead"
+                    f"{other.path} and {source.path} would both be named {source.name}: give a common folder"
                 )
     if not found:
         raise UserError(f"no videos found in {', '.join(map(str, paths)) or 'an empty list of paths'}")
@@ -134,7 +158,9 @@ class Video:
     def __enter__(self) -> Video:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -160,7 +186,7 @@ class VideoFile(Video):
 
     def blocks(self, size: int) -> Iterator[FrameBlock]:
         """See `Video.blocks`."""
-        import decord  # here, so that a process that decodes nothing never loads it: decord and torch have crashed together
+        import decord  # only where something is decoded: in one process, decord and torch have crashed each other
 
         self.decoder = f"decord {decord.__version__}"
         try:
@@ -185,13 +211,15 @@ class VideoFile(Video):
         """Go on with PyAV behind the last frame that decord gave, passing over packets that cannot be decoded."""
         delivered = self.decoded_frames
         self.decoder += f", then av {av.__version__} from frame {delivered}"
-        frames: list[NDArray[np.uint8]] = []
+        frames: list[NDArray[Any]] = []
         times: list[float] = []
         for index, frame in enumerate(_decodable_frames(self.path)):
             if index < delivered:
                 continue
             frames.append(
-                frame.to_ndarray(format="rgb24", width=self.info.width, height=self.info.height, interpolation="BICUBIC")
+                frame.to_ndarray(
+                    format="rgb24", width=self.info.width, height=self.info.height, interpolation="BICUBIC"
+                )
             )
             times.append(frame.time if frame.time is not None else index / self.info.frame_rate)
             if len(frames) == size:
@@ -200,7 +228,7 @@ class VideoFile(Video):
         if frames:
             yield self._salvaged_block(frames, times)
 
-    def _salvaged_block(self, frames: list[NDArray[np.uint8]], times: list[float]) -> FrameBlock:
+    def _salvaged_block(self, frames: list[NDArray[Any]], times: list[float]) -> FrameBlock:
         self.decoded_frames += len(frames)
         self.salvaged_frames += len(frames)
         return FrameBlock(np.stack(frames), np.asarray(times, np.float64))
@@ -209,7 +237,7 @@ class VideoFile(Video):
 class FrameFolder(Video):
     """A folder of pictures in natural order, at `FOLDER_FRAME_RATE` (ShanghaiTech's test videos come so)."""
 
-    decoder = f"pillow {Image.__version__}"
+    decoder = f"pillow {PIL.__version__}"
 
     def __init__(self, path: Path, short_side: int | None = None) -> None:
         self.files = sorted((f for f in path.iterdir() if f.suffix.lower() in FRAME_SUFFIXES), key=natural_key)

@@ -16,7 +16,7 @@ import numpy as np
 
 
 def clips(seed: int, frames: int) -> np.ndarray:
-    """Two clips ``(2, frames, 224, 224, 3)`` uint8: a drifting pattern with noise, and noise alone. Also in the test."""
+    """Two clips ``(2, frames, 224, 224, 3)`` uint8: a drifting pattern with noise, and noise alone."""
     rng = np.random.default_rng(seed)
     t, y, x = np.meshgrid(np.arange(frames), np.arange(224), np.arange(224), indexing="ij")
     waves = np.stack([(7 * t + (k + 2) * x + (3 * k + 1) * y) % 256 for k in range(3)], axis=-1)

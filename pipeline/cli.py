@@ -1,0 +1,282 @@
+"""The command line: `xelvad COMMAND`. It parses, calls one stage after the other, and prints; it holds no logic.
+
+Exit codes: 0 done; 1 done, but some videos were set aside; 2 the request itself was wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from .. import __version__
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from .extraction import ExtractionResult
+    from .metrics import FrameMetrics
+
+DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+
+Config = TypeVar("Config")
+output = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its one-line description, its arguments, and what it does with them."""
+
+    description: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("xelvad").setLevel(logging.INFO)
+    argv = spell_options(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parser = build_parser()
+        parsed = parser.parse_args(argv)
+        name = parsed.command
+        return COMMANDS[name].run(parser.instantiate(parsed)[name])
+    except UserError as error:
+        return _fail(str(error), WRONG_REQUEST)
+    except OSError as error:  # disk full, no permission, …
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", WRONG_REQUEST)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("XELVAD_DEBUG"):
+            raise
+        hint = "this is a bug in xelvad; XELVAD_DEBUG=1 shows where it happened"
+        return _fail(f"{type(error).__name__}: {error} ({hint})", INTERNAL_ERROR)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"xelvad: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def spell_options(arguments: Sequence[str]) -> list[str]:
+    """Options as the parser spells them: dashes within a name are underscores, ``--xel epoch`` is ``--xel.mode epoch``."""
+    spelt: list[str] = []
+    for argument in arguments:
+        if argument == "--":
+            return [*spelt, *arguments[len(spelt) :]]
+        option = re.match(r"--[\w.-]+", argument)
+        if option is not None:
+            name = "--" + option[0][2:].replace("-", "_")
+            argument = ("--xel.mode" if name == "--xel" else name) + argument[option.end() :]
+        spelt.append(argument)
+    return spelt
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all commands; options come from the stages' typed configurations."""
+    parser = ArgumentParser(
+        prog="xelvad",
+        description="Weakly supervised video anomaly detection: raw surveillance video in, a score for every frame out.",
+        epilog="Dashes and underscores in option names are the same. Exit codes: 0 done; 1 done, but some videos were "
+        "set aside; 2 the request was wrong.",
+        version=__version__,
+    )
+    commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        subparser = ArgumentParser(description=command.description)
+        subparser.add_argument("--config", action="config", help="YAML file with any of the options; flags override it")
+        command.add_arguments(subparser)
+        commands.add_subcommand(name, subparser, help=command.description)
+    return parser
+
+
+def _config(kind: type[Config], arguments: Namespace) -> Config:
+    """The part of the parsed arguments that belongs to a stage's configuration."""
+    return kind(**{field.name: arguments[field.name] for field in fields(kind) if field.name in arguments})  # type: ignore[arg-type]
+
+
+# --- demo ------------------------------------------------------------------------------------------------------------
+
+
+def _demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything that the demo makes")
+    parser.add_argument("--seed", type=int, default=0, help="of the footage and of the training")
+
+
+def _demo(arguments: Namespace) -> int:
+    from .demo import run_demo
+
+    result = run_demo(arguments.out, arguments.seed)
+    print_metrics(result.metrics)
+    output.print(f"report: {result.report}")
+    return DONE
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def _weights_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("action", choices=["list", "fetch", "add"], help="list, fetch NAME, or add NAME PATH")
+    parser.add_argument("name", nargs="?", help="name of the weights, as in the list")
+    parser.add_argument("path", nargs="?", type=Path, help="checkpoint file in any of the public layouts")
+
+
+def _weights(arguments: Namespace) -> int:
+    from ..extractors import weights
+
+    if arguments.action == "list":
+        table = Table("name", "extractor", "what", "licence", "source", "here")
+        for known in weights.CATALOGUE.values():
+            here = "yes" if weights.cached_file(known.name).exists() else "no"
+            table.add_row(known.name, known.extractor, known.description, known.licence, known.source, here)
+        output.print(table)
+        return DONE
+    if arguments.name is None or (arguments.action == "add") != (arguments.path is not None):
+        raise UserError("usage: xelvad weights list | fetch NAME | add NAME PATH")
+    if arguments.action == "fetch":
+        path = weights.fetch(arguments.name)
+        output.print(f"{arguments.name}: {path}")
+    else:
+        path, digest = weights.add(arguments.name, arguments.path)
+        same = digest == weights.known(arguments.name).digest
+        output.print(f"{arguments.name}: {path}, sha256 {digest} ({'as' if same else 'NOT as'} published)")
+    return DONE
+
+
+# --- extract ---------------------------------------------------------------------------------------------------------
+
+
+def _extract_arguments(parser: ArgumentParser) -> None:
+    from .extraction import ExtractionConfig
+
+    parser.add_argument("--videos", type=Path, nargs="+", required=True, help="video files, folders of frames, or folders of these")  # fmt: skip
+    parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
+    parser.add_class_arguments(ExtractionConfig)
+
+
+def _extract(arguments: Namespace) -> int:
+    from .extraction import ExtractionConfig, extract
+    from .videos import find_videos
+
+    result = extract(find_videos(arguments.videos), arguments.features, _config(ExtractionConfig, arguments))
+    output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
+    return _list_failed(result)
+
+
+def _list_failed(result: ExtractionResult) -> int:
+    for reason in result.failed.values():
+        print(f"set aside: {reason}", file=sys.stderr)
+    return SOME_SET_ASIDE if result.failed else DONE
+
+
+# --- train, evaluate -------------------------------------------------------------------------------------------------
+
+
+def _dataset_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="CSV file: video, split or fold, label, frames, spans"
+    )
+    parser.add_argument("--test_fold", type=str, help="the fold to test on; all others are for training")
+    parser.add_argument("--features", type=Path, required=True, help="folder that `xelvad extract` filled")
+
+
+def _train_arguments(parser: ArgumentParser) -> None:
+    from .training import TrainingConfig
+
+    _dataset_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the run folder to make")
+    parser.add_class_arguments(TrainingConfig)
+
+
+def _train(arguments: Namespace) -> int:
+    from .datasets import read_manifest
+    from .training import TrainingConfig, train
+
+    dataset = read_manifest(arguments.manifest, arguments.test_fold)
+    manifest = train(dataset, arguments.features, arguments.out, _config(TrainingConfig, arguments))
+    output.print(f"{manifest.detector} trained on {manifest.training_videos} videos: {arguments.out}")
+    return DONE
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, nargs="+", required=True, help="one or more run folders, side by side")
+    _dataset_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for metrics, scores and the report")
+
+
+def _evaluate(arguments: Namespace) -> int:
+    from .datasets import read_manifest
+    from .evaluation import evaluate, write_evaluations
+    from .report import report_evaluations
+    from .runs import load_run
+
+    dataset = read_manifest(arguments.manifest, arguments.test_fold)
+    evaluations = [evaluate(load_run(run), dataset, arguments.features) for run in arguments.run]
+    write_evaluations(evaluations, arguments.out)
+    print_metrics({evaluation.label: evaluation.metrics for evaluation in evaluations})
+    output.print(f"report: {report_evaluations(evaluations, dataset, arguments.out)}")
+    return DONE
+
+
+def print_metrics(metrics: dict[str, FrameMetrics]) -> None:
+    """A table of frame-level metrics in per cent, one row per run."""
+    table = Table("run", "AUC %", "AP %", "AUC abnormal %", "FAR normal %", "TPR %")
+    for label, m in metrics.items():
+        table.add_row(label, *(f"{100 * value:.2f}" for value in (m.auc, m.ap, m.auc_abnormal, m.far_normal, m.tpr)))
+    output.print(table)
+    output.print(
+        "frame level, all test videos together; FAR over the frames of normal videos, FAR and TPR at threshold 0.5"
+    )
+
+
+# --- score -----------------------------------------------------------------------------------------------------------
+
+
+def _score_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="video files, folders of frames, or folders of these")  # fmt: skip
+    parser.add_argument("--run", type=Path, required=True, help="run folder of the trained detector")
+    parser.add_argument("--out", type=Path, required=True, help="folder for scores and the report")
+    parser.add_argument("--features", type=Path, help="features folder, read and filled (default: OUT/features)")
+    parser.add_argument("--weights", type=str, help="the extractor's weights, where they are not its own")
+    parser.add_argument("--batch", type=int, default=4, help="clips that go through the network at once")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, or auto")
+
+
+def _score(arguments: Namespace) -> int:
+    from .extraction import ExtractionConfig
+    from .report import report_scores
+    from .runs import load_run
+    from .scoring import score_videos
+    from .videos import find_videos
+
+    run, sources = load_run(arguments.run), find_videos(arguments.videos)
+    features = arguments.features or arguments.out / "features"
+    config = _config(ExtractionConfig, arguments)
+    scores, extraction = score_videos(sources, run, arguments.out, features, config)
+    if scores:
+        output.print(f"report: {report_scores(scores, sources, run, arguments.out)}")
+    return _list_failed(extraction)
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "The whole way on footage drawn on the spot, with real I3D weights, in minutes.", _demo_arguments, _demo
+    ),
+    "weights": Command(
+        "Known pretrained weights: list, fetch NAME, or add NAME PATH by hand.", _weights_arguments, _weights
+    ),
+    "extract": Command("Videos to feature files; resumes where it stopped.", _extract_arguments, _extract),
+    "train": Command("Feature files and video-level labels to a run folder.", _train_arguments, _train),
+    "evaluate": Command("Runs and test features to frame-level metrics and a report.", _evaluate_arguments, _evaluate),
+    "score": Command("New videos to a score for every frame and a report.", _score_arguments, _score),
+}

@@ -1,0 +1,6 @@
+"""Data sets: videos, labels, splits. One module per source of annotations, each with one reader that gives a `Dataset`."""
+
+from .dataset import Dataset, LabelledVideo, frame_truth
+from .manifest import read_manifest
+
+__all__ = ["Dataset", "LabelledVideo", "frame_truth", "read_manifest"]

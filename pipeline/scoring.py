@@ -1,0 +1,108 @@
+"""Scoring: a trained detector and videos in, exactly one score per decoded frame out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..extractors import spec_of
+from ..extractors.weights import digest_of
+from .bags import normalise
+from .cache import Features, FeatureStore, check_fingerprint
+from .extraction import ExtractionConfig, ExtractionResult, extract
+from .files import write_bytes, write_text
+from .runs import Run, RunManifest
+from .videos import VideoSource
+
+
+@dataclass(frozen=True)
+class FrameScores:
+    """The scores of one video.
+
+    Attributes:
+        name: the video's.
+        scores: ``(frames,)`` float32 in [0, 1], one per decoded frame.
+        times: ``(frames,)`` seconds, the presentation time of each frame.
+    """
+
+    name: str
+    scores: NDArray[np.float32]
+    times: NDArray[np.float64]
+
+
+def score_features(run: Run, name: str, features: Features) -> FrameScores:
+    """Score one video from its features.
+
+    Raises:
+        UserError: the features come from another extractor than those that the run learnt from.
+    """
+    import torch
+
+    sidecar = features.sidecar
+    check_fingerprint(Path(name), sidecar.fingerprint, run.manifest.fingerprint)
+    with torch.inference_mode():
+        clips = run.detector.score(torch.from_numpy(normalise(np.array(features.array), run.manifest.bags)))
+    scores = sidecar.clipping.spread(clips.numpy(), sidecar.frames)
+    return FrameScores(name, scores, sidecar.timeline.times(sidecar.frames))
+
+
+def score_videos(
+    sources: Sequence[VideoSource], run: Run, out: Path, features: Path, config: ExtractionConfig
+) -> tuple[list[FrameScores], ExtractionResult]:
+    """Score videos: extract what is not in the cache, then write ``scores.npy`` and ``scores.csv`` for each.
+
+    Args:
+        sources: what `find_videos` found.
+        run: the trained detector; it says which extractor and which clips.
+        out: files go to ``out/<name>/``.
+        features: the features folder, read and filled.
+        config: weights, batch and device of the extraction; extractor and tail are the run's.
+
+    Returns:
+        The scores of all videos that could be read, and what the extraction came to.
+
+    Raises:
+        UserError: the run learnt from other weights than those at hand.
+    """
+    config = replace(config, extractor=run.manifest.extractor, tail=run.manifest.clipping.tail)
+    check_weights(run.manifest, config)
+    extraction = extract(sources, features, config)
+    store = FeatureStore(features, config.extractor)
+    scored = []
+    for source in sources:
+        if source.name in extraction.failed:
+            continue
+        result = score_features(run, source.name, store.read(source.name, run.manifest.fingerprint))
+        write_scores(out / source.name, result)
+        scored.append(result)
+    return scored, extraction
+
+
+def check_weights(manifest: RunManifest, config: ExtractionConfig) -> None:
+    """Refuse to score with other weights than those that the detector learnt from, before anything is extracted.
+
+    Raises:
+        UserError: names both fingerprints and the option that mends it.
+    """
+    spec = spec_of(manifest.extractor)
+    fingerprint = spec.fingerprint(digest_of(spec, config.weights))
+    if fingerprint != manifest.fingerprint:
+        raise UserError(
+            f"the run learnt from «{manifest.fingerprint}», but at hand is «{fingerprint}»: name its weights by --weights"
+        )
+
+
+def write_scores(folder: Path, result: FrameScores) -> None:
+    """Write ``scores.npy`` (float32, one per frame) and ``scores.csv`` (frame, seconds, score)."""
+    array = io.BytesIO()
+    np.save(array, result.scores.astype("<f4"), allow_pickle=False)
+    write_bytes(folder / "scores.npy", array.getvalue())
+    rows = enumerate(zip(result.times, result.scores, strict=True))
+    lines = [f"{frame},{seconds:.4f},{score:.6f}" for frame, (seconds, score) in rows]
+    write_text(folder / "scores.csv", "\n".join(["frame,seconds,score", *lines, ""]))
