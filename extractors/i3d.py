@@ -101,7 +101,7 @@ class InceptionI3D(nn.Module):
         self.logits = nn.Conv3d(1024, classes, 1)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """``(B, 3, T, 224, 224)`` in [-1, 1] ``-> (B, 1024, T', 1, 1)``: average-pool of Mixed_5c, (2, 7, 7), stride 1."""
+        """``(B, 3, T, 224, 224)`` in [-1, 1] ``-> (B, 1024, T', 1, 1)``: Mixed_5c, averaged over (2, 7, 7)."""
         for name, stage in self.named_children():
             if name != "logits":
                 x = stage(x)

@@ -72,7 +72,7 @@ CATALOGUE: dict[str, KnownWeights] = {
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept: ``$XELVAD_CACHE``, else ``$XDG_CACHE_HOME/xelvad``, else ``~/.cache/xelvad``."""
+    """Where converted weights are: ``$XELVAD_CACHE``, else ``$XDG_CACHE_HOME/xelvad``, else ``~/.cache/xelvad``."""
     base = os.environ.get("XELVAD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "xelvad")
     return Path(base) / "weights"
 
@@ -120,7 +120,7 @@ def fetch(name: str) -> Path:
 
 
 def add(name: str, path: Path) -> tuple[Path, str]:
-    """Convert a checkpoint file of any public layout and keep it under ``name``; returns the cached file and its digest.
+    """Convert a checkpoint of any public layout and keep it under ``name``; returns the cached file and its digest.
 
     Raises:
         UserError: unknown name, or a file that cannot be read or belongs to another network.

@@ -1,7 +1,7 @@
 """MIL: the deep multiple instance ranking detector.
 
-Sultani, Chen & Shah, "Real-World Anomaly Detection in Surveillance Videos", CVPR 2018. A video is a bag of segments; the
-highest score of an abnormal bag should exceed the highest score of a normal bag by a margin of 1.
+Sultani, Chen & Shah, "Real-World Anomaly Detection in Surveillance Videos", CVPR 2018. A video is a bag of segments;
+the highest score of an abnormal bag should exceed the highest score of a normal bag by a margin of 1.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Sultani et al. (CVPR 2018) cut every video into 32 segments of equally many clip
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def make_bag(features: NDArray[np.float32], config: BagConfig) -> NDArray[np.flo
         np.mean(features[start:end], axis=0, dtype=np.float32)
         if end > start
         else features[min(start, len(features) - 1)]
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+        for start, end in pairwise(bounds)
     ]
     return normalise(np.stack(means), config)
 

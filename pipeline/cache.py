@@ -1,8 +1,8 @@
 """Feature files: `<features>/<extractor>/<video>.npy` and beside it `<video>.json`, whole or absent.
 
-The array is plain NumPy, float32 ``(clips, feature_dim)``, readable by anyone with `np.load`. The sidecar says what it was
-made of and with. The array is put in place first and the sidecar last: a feature file counts if and only if its sidecar
-is there, so that one whose writing was interrupted is never read.
+The array is plain NumPy, float32 ``(clips, feature_dim)``, readable by anyone with `np.load`. The sidecar says what it
+was made of and with. The array is put in place first and the sidecar last: a feature file counts if and only if its
+sidecar is there, so that one whose writing was interrupted is never read.
 """
 
 from __future__ import annotations

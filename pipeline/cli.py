@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
+VIDEOS_HELP = "video files, folders of frames, or folders of these"
+
 Config = TypeVar("Config")
 output = Console(highlight=False, soft_wrap=True)
 
@@ -69,16 +71,15 @@ def _fail(message: str, code: int) -> int:
 
 
 def spell_options(arguments: Sequence[str]) -> list[str]:
-    """Options as the parser spells them: dashes within a name are underscores, ``--xel epoch`` is ``--xel.mode epoch``."""
+    """Options as the parser spells them: dashes in a name are underscores, ``--xel epoch`` is ``--xel.mode epoch``."""
     spelt: list[str] = []
     for argument in arguments:
-        if argument == "--":
-            return [*spelt, *arguments[len(spelt) :]]
         option = re.match(r"--[\w.-]+", argument)
-        if option is not None:
-            name = "--" + option[0][2:].replace("-", "_")
-            argument = ("--xel.mode" if name == "--xel" else name) + argument[option.end() :]
-        spelt.append(argument)
+        if option is None:
+            spelt.append(argument)
+            continue
+        name = "--" + option[0][2:].replace("-", "_")
+        spelt.append(("--xel.mode" if name == "--xel" else name) + argument[option.end() :])
     return spelt
 
 
@@ -159,7 +160,7 @@ def _weights(arguments: Namespace) -> int:
 def _extract_arguments(parser: ArgumentParser) -> None:
     from .extraction import ExtractionConfig
 
-    parser.add_argument("--videos", type=Path, nargs="+", required=True, help="video files, folders of frames, or folders of these")  # fmt: skip
+    parser.add_argument("--videos", type=Path, nargs="+", required=True, help=VIDEOS_HELP)
     parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
     parser.add_class_arguments(ExtractionConfig)
 
@@ -243,7 +244,7 @@ def print_metrics(metrics: dict[str, FrameMetrics]) -> None:
 
 
 def _score_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="video files, folders of frames, or folders of these")  # fmt: skip
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help=VIDEOS_HELP)
     parser.add_argument("--run", type=Path, required=True, help="run folder of the trained detector")
     parser.add_argument("--out", type=Path, required=True, help="folder for scores and the report")
     parser.add_argument("--features", type=Path, help="features folder, read and filled (default: OUT/features)")

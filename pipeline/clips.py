@@ -35,7 +35,7 @@ class Clipping:
         return -(-frames // self.length)
 
     def split(self, blocks: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-        """Clips ``(length, height, width, 3)`` of the frames in ``blocks``, each ``(n, height, width, 3)`` with n ≤ length.
+        """Clips ``(length, height, width, 3)`` of the frames in ``blocks``, each ``(n, height, width, 3)``, n ≤ length.
 
         Blocks hold ``length`` frames each, but for the last: `Decoder.read` is asked for blocks of this size.
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -148,10 +148,8 @@ class Decoder:
     def release_block(self) -> None:
         """Let the worker overwrite the oldest block in flight."""
         assert self._connection is not None
-        try:
+        with suppress(ConnectionError):  # the worker is gone; `receive` says so, with the video's name
             self._connection.send(None)
-        except (BrokenPipeError, ConnectionError):
-            pass  # the worker is gone; `receive` says so, with the video's name
 
     def _start(self) -> None:
         if self._process is not None and self._process.is_alive():
@@ -179,14 +177,10 @@ def _ring(memory: SharedMemory, info: VideoInfo, block_size: int) -> np.ndarray:
 
 def _dispose(memory: SharedMemory) -> None:
     """Unlink before closing: closing fails while somebody still holds a view of a block, unlinking never does."""
-    try:
+    with suppress(FileNotFoundError):  # the other side was first
         memory.unlink()
-    except FileNotFoundError:
-        pass  # the other side was first
-    try:
+    with suppress(BufferError):  # freed with the last view
         memory.close()
-    except BufferError:
-        pass  # freed with the last view
 
 
 def _serve(connection: Connection) -> None:

@@ -84,12 +84,14 @@ def _extract_all(
     config: ExtractionConfig,
     result: ExtractionResult,
 ) -> None:
-    extractor = ClipNetwork(create(config.extractor, config.weights), config.batch, config.device)
+    network = ClipNetwork(create(config.extractor, config.weights), config.batch, config.device)
     with Decoder() as decoder, Progress("extracting", len(sources), "clips") as progress:
         for source in sources:
             progress.start(source.name)
             try:
-                _extract_one(source, store, clipping, extractor, decoder, progress)
+                with decoder.read(source.path, network.extractor.short_side, clipping.length) as video:
+                    progress.expect(clipping.count(video.info.declared_frames))
+                    _extract_one(source, video, store, clipping, network, progress)
                 result.extracted.append(source)
             except VideoError as error:
                 result.failed[source.name] = str(error)
@@ -99,40 +101,38 @@ def _extract_all(
 
 def _extract_one(
     source: VideoSource,
+    video: DecodedVideo,
     store: FeatureStore,
     clipping: Clipping,
     network: ClipNetwork,
-    decoder: Decoder,
     progress: Progress,
 ) -> None:
     extractor = network.extractor
-    size, modified = stamp(source.path) if source.path.exists() else (0, 0)
-    with decoder.read(source.path, extractor.short_side, clipping.length) as video:
-        progress.expect(clipping.count(video.info.declared_frames))
-        times: list[NDArray[np.float64]] = []
-        with store.write(source.name, extractor.feature_dim) as writer:
-            for features in network.run(clipping.split(_frames(video, times))):
-                writer.append(features)
-                progress.advance(len(features))
-            seen = np.concatenate(times)
-            writer.finish(
-                Sidecar(
-                    video=source.name,
-                    video_bytes=size,
-                    video_modified=modified,
-                    video_sha256=digest(source.path),
-                    frames=len(seen),
-                    declared_frames=video.info.declared_frames,
-                    salvaged_frames=video.summary.salvaged_frames,
-                    timeline=Timeline.of(seen, video.info.frame_rate),
-                    clipping=clipping,
-                    extractor=extractor.name,
-                    fingerprint=extractor.fingerprint,
-                    feature_dim=extractor.feature_dim,
-                    decoder=video.summary.decoder,
-                    version=__version__,
-                )
+    size, modified = stamp(source.path)
+    times: list[NDArray[np.float64]] = []
+    with store.write(source.name, extractor.feature_dim) as writer:
+        for features in network.run(clipping.split(_frames(video, times))):
+            writer.append(features)
+            progress.advance(len(features))
+        seen = np.concatenate(times)
+        writer.finish(
+            Sidecar(
+                video=source.name,
+                video_bytes=size,
+                video_modified=modified,
+                video_sha256=digest(source.path),
+                frames=len(seen),
+                declared_frames=video.info.declared_frames,
+                salvaged_frames=video.summary.salvaged_frames,
+                timeline=Timeline.of(seen, video.info.frame_rate),
+                clipping=clipping,
+                extractor=extractor.name,
+                fingerprint=extractor.fingerprint,
+                feature_dim=extractor.feature_dim,
+                decoder=video.summary.decoder,
+                version=__version__,
             )
+        )
 
 
 def _frames(video: DecodedVideo, times: list[NDArray[np.float64]]) -> Iterator[NDArray[np.uint8]]:

@@ -1,8 +1,8 @@
 """Run folders: everything that one training leaves behind, and nothing that needs unpickling.
 
-``config.yaml`` (how), ``detector.safetensors`` (the weights), ``metrics.json`` (what came of it), ``manifest.json`` (versions,
-digests of data and extractor), ``tensorboard/`` (curves). Two runs of one configuration on the same data and machine have
-equal bytes, but for TensorBoard's, which carry the time.
+``config.yaml`` (how), ``detector.safetensors`` (the weights), ``metrics.json`` (what came of it), ``manifest.json``
+(versions, digests of data and extractor), ``tensorboard/`` (curves). Two runs of one configuration on the same data and
+machine have equal bytes, but for TensorBoard's, which carry the time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class RunManifest:
 
     version: str  # of xelvad
     detector: str
+    xel: str  # mode: off or epoch
     feature_dim: int
     extractor: str
     fingerprint: str  # of the extractor: new videos must be scored on features of the same
@@ -43,6 +44,11 @@ class RunManifest:
     training_videos: int
     torch_version: str
     format: int = FORMAT
+
+    @property
+    def name(self) -> str:
+        """The detector as papers call it, such as MIL+XEL."""
+        return self.detector.upper() + ("+XEL" if self.xel != "off" else "")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,11 @@ def save_run(
     write_text(folder / "manifest.json", json.dumps(asdict(manifest), indent=2))
 
 
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` holds a run whose training finished."""
+    return (folder / "manifest.json").is_file()
+
+
 def read_manifest_of_run(folder: Path) -> RunManifest:
     """The manifest of a run folder.
 
@@ -76,7 +87,7 @@ def read_manifest_of_run(folder: Path) -> RunManifest:
     path = folder / "manifest.json"
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder; xelvad train --out {folder} would make one")
-    if not path.is_file():
+    if not is_run(folder):
         raise UserError(f"{folder}: not a run folder, or its training did not finish (there is no manifest.json)")
     try:
         fields = json.loads(path.read_text())

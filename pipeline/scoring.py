@@ -94,7 +94,7 @@ def check_weights(manifest: RunManifest, config: ExtractionConfig) -> None:
     fingerprint = spec.fingerprint(digest_of(spec, config.weights))
     if fingerprint != manifest.fingerprint:
         raise UserError(
-            f"the run learnt from «{manifest.fingerprint}», but at hand is «{fingerprint}»: name its weights by --weights"
+            f"the run learnt from «{manifest.fingerprint}», at hand is «{fingerprint}»: name its weights by --weights"
         )
 
 

@@ -17,7 +17,7 @@ from .bags import BagConfig, make_bag
 from .cache import Features, FeatureStore
 from .console import Progress
 from .datasets import Dataset
-from .runs import RunManifest, save_run
+from .runs import RunManifest, is_run, save_run
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig) -
     Raises:
         UserError: missing or mixed features, no normal or no abnormal training video, or ``out`` is in use.
     """
-    if (out / "manifest.json").exists():
+    if is_run(out):
         raise UserError(f"{out}: holds a finished run already; choose another --out, or delete it")
     for unfinished in (out / "tensorboard").glob("events.out.tfevents.*"):
         unfinished.unlink()
@@ -115,6 +115,7 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig) -
     manifest = RunManifest(
         version=__version__,
         detector=config.detector,
+        xel=config.xel.mode,
         feature_dim=sidecar.feature_dim,
         extractor=sidecar.extractor,
         fingerprint=sidecar.fingerprint,

@@ -22,29 +22,8 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
-    # fmt: off
-    {
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".dav",
-        ".flv",
-        ".h264",
-        ".h265",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".wmv",
-    }
-    # fmt: on
+    {".3gp", ".asf", ".avi", ".dav", ".flv", ".h264", ".h265", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
+    | {".mts", ".ogv", ".ts", ".webm", ".wmv"}
 )
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FOLDER_FRAME_RATE = 25.0  # frames per second of a folder of pictures, which carries no times of its own

@@ -1,8 +1,8 @@
 """The manifest: one CSV file that describes anybody's own data set.
 
-Columns: ``video`` (path relative to the manifest's folder), ``split`` (train or test) or ``fold`` (any name), ``label`` (1
-abnormal, 0 normal), and, where known, ``frames`` and ``anomalous_frames_half_open`` (``120-260``, several separated by a
-space or a semicolon; 0-based, the end is not included).
+Columns: ``video`` (path relative to the manifest's folder), ``split`` (train or test) or ``fold`` (any name), ``label``
+(1 abnormal, 0 normal), and, where known, ``frames`` and ``anomalous_frames_half_open`` (``120-260``, several separated
+by a space or a semicolon; 0-based, the end is not included).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from ...errors import UserError
@@ -112,7 +113,7 @@ def _spans(where: str, text: str, frames: int | None) -> tuple[tuple[int, int], 
             raise UserError(f"{where}: span {part} is out of range{f' of {frames} frames' if frames else ''}")
         spans.append((start, end))
     spans.sort()
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in pairwise(spans):
         if start < end:
             raise UserError(f"{where}: the spans {text} overlap")
     return tuple(spans)
