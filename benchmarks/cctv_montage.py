@@ -105,7 +105,7 @@ def main() -> None:
             "every frame counted. All folds' frames together; mean ± sd over seeds "
             f"0 to {arguments.seeds - 1}; FAR and TPR at threshold 0.5.",
             "",
-            "| detector | AUC % | AP % | AUC abnormal % | FAR normal % | TPR % | mean of the folds' AUCs % | single folds % |",
+            "| detector | AUC % | AP % | AUC abnormal % | FAR normal % | TPR % | mean fold AUC % | folds % |",
             "|---|---|---|---|---|---|---|---|",
             *rows,
             "",

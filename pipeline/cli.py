@@ -87,7 +87,7 @@ def build_parser() -> ArgumentParser:
     """The parser of all commands; options come from the stages' typed configurations."""
     parser = ArgumentParser(
         prog="xelvad",
-        description="Weakly supervised video anomaly detection: raw surveillance video in, a score for every frame out.",
+        description="Weakly supervised video anomaly detection: raw surveillance video in, frame scores out.",
         epilog="Dashes and underscores in option names are the same. Exit codes: 0 done; 1 done, but some videos were "
         "set aside; 2 the request was wrong.",
         version=__version__,
@@ -281,3 +281,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command("Runs and test features to frame-level metrics and a report.", _evaluate_arguments, _evaluate),
     "score": Command("New videos to a score for every frame and a report.", _score_arguments, _score),
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -33,7 +33,12 @@ SIDECAR = Sidecar(
 def write_features(root: Path, name: str, features: NDArray[np.float32], frames: int, **changes: object) -> None:
     """File ``features`` as those of a video of ``frames`` frames."""
     sidecar = replace(
-        SIDECAR, video=name, video_sha256=f"digest of {name}", frames=frames, feature_dim=features.shape[1], **changes  # type: ignore[arg-type]
+        SIDECAR,
+        video=name,
+        video_sha256=f"digest of {name}",
+        frames=frames,
+        feature_dim=features.shape[1],
+        **changes,  # type: ignore[arg-type]
     )
     with FeatureStore(root, "i3d-rgb").write(name, features.shape[1]) as writer:
         writer.append(features)

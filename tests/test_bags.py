@@ -1,5 +1,7 @@
 """Bags of segments against the published procedure, spelt out."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from xelvad.pipeline.bags import BagConfig, make_bag, normalise, segment_bounds
@@ -10,7 +12,7 @@ def test_segments_are_the_means_of_sultanis_borders(clips: int) -> None:
     features = np.random.default_rng(clips).normal(size=(clips, 5)).astype(np.float32)
     borders = np.round(np.linspace(0, clips, 33)).astype(int)
     expected = []
-    for start, end in zip(borders[:-1], borders[1:], strict=True):
+    for start, end in pairwise(borders):
         if start == end:  # fewer clips than segments: the clip at this place
             expected.append(features[min(start, clips - 1)])
         else:

@@ -33,7 +33,9 @@ def random_videos(seed: int, ties: bool) -> list[ScoredVideo]:
         if abnormal:
             truth[3:11] = True
         scores = rng.random(frames).astype(np.float32) + 0.3 * truth
-        videos.append(ScoredVideo(str(index), abnormal, (np.round(scores, 1) if ties else scores).astype(np.float32), truth))
+        videos.append(
+            ScoredVideo(str(index), abnormal, (np.round(scores, 1) if ties else scores).astype(np.float32), truth)
+        )
     return videos
 
 

@@ -41,7 +41,7 @@ def test_ranking_loss_and_its_gradient_are_the_formulas(shape: tuple[int, int, i
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 32), (4, 7)])
 @pytest.mark.parametrize(("ours", "reference"), [(sparsity, reference_sparsity), (smoothness, reference_smoothness)])
-def test_sparsity_and_smoothness_and_their_gradients_are_the_formulas(ours, reference, shape) -> None:  # type: ignore[no-untyped-def]
+def test_sparsity_and_smoothness_and_their_gradients_are_the_formulas(ours, reference, shape):
     scores = np.random.default_rng(1).random(shape)
     s = torch.tensor(scores, requires_grad=True)
     loss = ours(s)

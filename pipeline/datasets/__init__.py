@@ -1,4 +1,4 @@
-"""Data sets: videos, labels, splits. One module per source of annotations, each with a reader that gives a `Dataset`."""
+"""Data sets: videos, labels, splits. Each source of annotations has one module with a reader that gives a `Dataset`."""
 
 from .dataset import Dataset, LabelledVideo, frame_truth
 from .manifest import read_manifest

@@ -1,0 +1,346 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from xelvad.errors import UserError
+from xelvad.pipeline.cache import FeatureStore, Sidecar, Timeline, digest, stamp
+from xelvad.pipeline.clips import Clipping
+from xelvad.pipeline.videos import VideoSource
+
+DIM = 3
+FINGERPRINT = "tiny | pixels | weights 1234"
+
+
+def sidecar_of(name: str, frames: int, path: Path | None = None, fingerprint: str = FINGERPRINT) -> Sidecar:
+    size, modified = stamp(path) if path else (0, 0)
+    return Sidecar(
+        video=name,
+        video_bytes=size,
+        video_modified=modified,
+        video_sha256="",
+        frames=frames,
+        declared_frames=frames,
+        salvaged_frames=0,
+        timeline=Timeline.of(np.arange(frames) / 25, 25),
+        clipping=Clipping(),
+        extractor="tiny",
+        fingerprint=fingerprint,
+        feature_dim=DIM,
+        decoder="by hand",
+        version="0",
+    )
+
+
+def features(clips: int) -> NDArray[np.float32]:
+    return np.random.default_rng(clips).normal(size=(clips, DIM)).astype(np.float32)
+
+
+def write(store: FeatureStore, sidecar: Sidecar) -> NDArray[np.float32]:
+    array = features(sidecar.clipping.count(sidecar.frames))
+    with store.write(sidecar.video, DIM) as writer:
+        for start in range(0, len(array), 4):
+            writer.append(array[start : start + 4])
+        writer.finish(sidecar)
+    return array
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path / "features", "tiny")
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> VideoSource:
+    """A file that passes for a video: the cache looks at its size and time only."""
+    (tmp_path / "a.mp4").write_bytes(b"frames")
+    return VideoSource("day/a.mp4", tmp_path / "a.mp4")
+
+
+def files(store: FeatureStore) -> list[str]:
+    return sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file())
+
+
+# --- timeline --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [25, 30000 / 1001, 7.5, 1000])
+@pytest.mark.parametrize("start", [0.0, 1.4])
+def test_evenly_spaced_times_need_no_list(rate: float, start: float) -> None:
+    times = start + np.arange(5000) / rate
+    timeline = Timeline.of(times.astype(np.float32), rate=1.0)
+    assert timeline.seconds is None
+    assert timeline.rate == pytest.approx(rate, rel=1e-4)
+    assert np.abs(timeline.times(5000) - times).max() <= 0.005
+
+
+def test_unevenly_spaced_times_are_kept() -> None:
+    times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.09, 100))
+    timeline = Timeline.of(times, rate=25)
+    assert np.abs(timeline.times(100) - times).max() <= 1e-4
+    one_late = np.arange(50) / 25
+    one_late[20] += 0.03
+    assert np.abs(Timeline.of(one_late, 25).times(50) - one_late).max() <= 1e-4
+
+
+def test_a_single_frame_keeps_its_time_and_the_containers_rate() -> None:
+    timeline = Timeline.of([2.5], rate=12.5)
+    assert timeline == Timeline(start=2.5, rate=12.5)
+    assert timeline.times(1).tolist() == [2.5]
+
+
+# --- whole or absent -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_what_is_written_is_read_memory_mapped(store: FeatureStore, uneven: bool) -> None:
+    sidecar = sidecar_of("day/a.mp4", 421)
+    if uneven:
+        times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.09, 421))
+        sidecar = replace(sidecar, timeline=Timeline.of(times, 25), clipping=Clipping(16, "drop"))
+    array = write(store, sidecar)
+    read = store.read("day/a.mp4", FINGERPRINT)
+    assert read.sidecar == sidecar
+    assert isinstance(read.array, np.memmap)
+    assert read.array.dtype == np.float32
+    assert np.array_equal(read.array, array)
+    assert files(store) == ["tiny/day/a.mp4.json", "tiny/day/a.mp4.npy"]
+    assert np.array_equal(np.load(store.root / "tiny/day/a.mp4.npy"), array)
+    assert json.loads((store.root / "tiny/day/a.mp4.json").read_text())["frames"] == 421
+
+
+def test_the_header_of_many_rows_takes_the_place_of_the_first(store: FeatureStore) -> None:
+    clips = 123_456  # the header was written for 0
+    array = features(clips)
+    with store.write("long.mp4", DIM) as writer:
+        for part in np.array_split(array, 5):
+            writer.append(part)
+        assert writer.clips == clips
+        writer.finish(sidecar_of("long.mp4", 16 * clips))
+    path = store.array_path("long.mp4")
+    assert np.array_equal(np.load(path), array)
+    assert path.stat().st_size == 128 + array.nbytes
+    assert np.array_equal(store.read("long.mp4").array, array)
+
+
+def write_and_fail(store: FeatureStore, name: str, error: BaseException) -> None:
+    with store.write(name, DIM) as writer:
+        writer.append(features(2))
+        raise error
+
+
+@pytest.mark.parametrize("error", [UserError("no more frames"), KeyboardInterrupt()])
+def test_an_error_while_writing_leaves_nothing_new(store: FeatureStore, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        write_and_fail(store, "a.mp4", error)
+    assert files(store) == []
+    array = write(store, sidecar_of("a.mp4", 40))
+    with pytest.raises(type(error)):
+        write_and_fail(store, "a.mp4", error)
+    assert files(store) == ["tiny/a.mp4.json", "tiny/a.mp4.npy"]
+    assert np.array_equal(store.read("a.mp4").array, array)
+
+
+def test_a_file_without_finish_is_not_written(store: FeatureStore) -> None:
+    with pytest.raises(RuntimeError, match="without a sidecar"), store.write("a.mp4", DIM) as writer:
+        writer.append(features(2))
+    assert files(store) == []
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from xelvad.pipeline.cache import FeatureStore
+
+with FeatureStore(Path(sys.argv[1]), "tiny").write("day/a.mp4", 3) as writer:
+    writer.append(np.ones((10_000, 3), np.float32))
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_killed_while_writing_leaves_nothing_readable(store: FeatureStore, video: VideoSource) -> None:
+    command = [sys.executable, "-c", WRITER, str(store.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not list(store.root.rglob("*.npy")) + list(store.root.rglob("*.json"))
+    assert not store.is_current(video, FINGERPRINT, Clipping())
+    with pytest.raises(UserError, match="no features"):
+        store.find("day/a.mp4")
+    array = write(store, sidecar_of("day/a.mp4", 70, video.path))
+    assert store.is_current(video, FINGERPRINT, Clipping())
+    assert np.array_equal(store.read("day/a.mp4").array, array)
+    assert files(store) == ["tiny/day/a.mp4.json", "tiny/day/a.mp4.npy"]  # the killed one's remains are gone
+
+
+# --- what is current -------------------------------------------------------------------------------------------------
+
+
+def test_features_are_current_until_the_video_or_a_file_changes(store: FeatureStore, video: VideoSource) -> None:
+    def current() -> bool:
+        return store.is_current(video, FINGERPRINT, Clipping())
+
+    assert not current()
+    sidecar = sidecar_of("day/a.mp4", 40, video.path)
+    write(store, sidecar)
+    assert current()
+
+    store.array_path("day/a.mp4").rename(store.root / "elsewhere")
+    assert not current()
+    (store.root / "elsewhere").rename(store.array_path("day/a.mp4"))
+    assert current()
+
+    store.sidecar_path("day/a.mp4").unlink()  # killed between the array and its sidecar
+    assert not current()
+    write(store, sidecar)
+    assert current()
+
+    status = video.path.stat()
+    os.utime(video.path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert not current()
+    os.utime(video.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert current()
+    video.path.write_bytes(b"more frames")
+    os.utime(video.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert not current()
+
+
+def test_a_folder_of_pictures_changes_with_any_of_its_pictures(tmp_path: Path) -> None:
+    for name in ["1.jpg", "2.jpg"]:
+        (tmp_path / name).write_bytes(name.encode())
+    before = stamp(tmp_path), digest(tmp_path)
+    assert before == (stamp(tmp_path), digest(tmp_path))
+    (tmp_path / "2.jpg").write_bytes(b"other")
+    os.utime(tmp_path / "2.jpg", ns=(0, before[0][1] + 1))
+    assert stamp(tmp_path) != before[0]
+    assert digest(tmp_path) != before[1]
+
+
+def test_features_made_otherwise_are_refused_not_overwritten(store: FeatureStore, video: VideoSource) -> None:
+    write(store, sidecar_of("day/a.mp4", 40, video.path))
+    with pytest.raises(UserError, match=re.escape(f"made by «{FINGERPRINT}», not by «other»")):
+        store.is_current(video, "other", Clipping())
+    with pytest.raises(UserError, match=r"a\.mp4\.json.*drop.*--features"):
+        store.is_current(video, FINGERPRINT, Clipping(16, "drop"))
+    with pytest.raises(UserError, match=re.escape(f"made by «{FINGERPRINT}», not by «other»")):
+        store.read("day/a.mp4", "other")
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../a.mp4", "day/../../a.mp4", "/tmp/a.mp4", ".."])
+def test_names_that_lead_out_of_the_folder_are_refused(store: FeatureStore, name: str) -> None:
+    for use in store.array_path, store.sidecar_path, store.find, store.read:
+        with pytest.raises(UserError, match="must stay within"):
+            use(name)
+    with pytest.raises(UserError, match="must stay within"), store.write(name, DIM):
+        pass
+    assert not store.root.exists()
+
+
+def test_names_are_found_without_leading_folders(store: FeatureStore) -> None:
+    for name in ["a.mp4", "night/b.mp4"]:
+        write(store, sidecar_of(name, 20))
+    assert store.find("a.mp4") == store.find("videos/a.mp4") == store.find("data/videos/a.mp4") == "a.mp4"
+    assert store.find("night/b.mp4") == store.find("videos/night/b.mp4") == "night/b.mp4"
+    write(store, sidecar_of("videos/a.mp4", 20))
+    assert store.find("videos/a.mp4") == "videos/a.mp4"
+    with pytest.raises(UserError, match=r"^b\.mp4: no features .* xelvad extract .*--features"):
+        store.find("b.mp4")
+
+
+def test_a_data_set_is_read_from_one_extractor_and_each_video_once(store: FeatureStore) -> None:
+    arrays = [write(store, sidecar_of(name, frames)) for name, frames in [("a.mp4", 20), ("b.mp4", 40)]]
+    read = list(store.read_all(["videos/b.mp4", "a.mp4"]))
+    assert [one.sidecar.video for one in read] == ["b.mp4", "a.mp4"]
+    assert np.array_equal(read[0].array, arrays[1])
+    with pytest.raises(UserError, match=r"^a\.mp4 and videos/a\.mp4 would both read the features of a\.mp4"):
+        list(store.read_all(["videos/a.mp4", "b.mp4", "a.mp4"]))
+    write(store, sidecar_of("c.mp4", 20, fingerprint="tiny | pixels | weights random (seed 0)"))
+    with pytest.raises(UserError, match=r"c\.mp4\.json: made by .*random.*, not by"):
+        list(store.read_all(["a.mp4", "c.mp4"]))
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def spoil(path: Path, array: NDArray[np.float32], value: float) -> None:
+    array = array.copy()
+    array[1, 2] = value
+    np.save(path, array)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_neither_written_nor_read(store: FeatureStore, value: float) -> None:
+    bad = features(2)
+    bad[1, 1] = value
+    with pytest.raises(UserError, match=r"a\.mp4\.npy.*NaN or infinite"), store.write("a.mp4", DIM) as writer:
+        writer.append(bad)
+    assert files(store) == []
+    array = write(store, sidecar_of("a.mp4", 40))
+    spoil(store.array_path("a.mp4"), array, value)
+    with pytest.raises(UserError, match=r"a\.mp4\.npy.*NaN or infinite"):
+        store.read("a.mp4")
+
+
+def test_features_of_another_width_are_a_programming_error(store: FeatureStore) -> None:
+    for shape in (2, DIM + 1), (DIM,):
+        with pytest.raises(ValueError, match="expected"), store.write("a.mp4", DIM) as writer:
+            writer.append(np.zeros(shape, np.float32))
+    assert files(store) == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "fewer clips", "doubles", "words"])
+def test_a_damaged_feature_file_is_named(store: FeatureStore, damage: str) -> None:
+    array, path = write(store, sidecar_of("a.mp4", 100)), store.array_path("a.mp4")
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-4])
+    elif damage in ("empty", "text"):
+        path.write_text("" if damage == "empty" else "features")
+    else:
+        np.save(path, {"fewer clips": array[:-1], "doubles": array.astype(float), "words": array.astype(str)}[damage])
+    with pytest.raises(UserError, match=r"a\.mp4\.npy.*extract") as caught:
+        store.read("a.mp4")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage", ["missing", "", "{", "[]", "null", "\xff", '{"format": 1}', "clipping", "timeline", "unknown"]
+)
+def test_a_damaged_sidecar_is_named(store: FeatureStore, video: VideoSource, damage: str) -> None:
+    write(store, sidecar_of("day/a.mp4", 40, video.path))
+    path = store.sidecar_path("day/a.mp4")
+    if damage == "missing":
+        path.unlink()
+    elif damage in ("clipping", "timeline", "unknown"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {damage: "damaged"}))
+    else:
+        path.write_bytes(damage.encode("latin-1"))
+    with pytest.raises(UserError, match=r"day/a\.mp4.*extract") as caught:
+        store.read("day/a.mp4")
+    assert "\n" not in str(caught.value)
+    if damage != "missing":
+        with pytest.raises(UserError, match=r"day/a\.mp4\.json: a damaged"):
+            store.is_current(video, FINGERPRINT, Clipping())
+
+
+def test_a_sidecar_of_another_format_is_refused(store: FeatureStore) -> None:
+    write(store, sidecar_of("a.mp4", 40))
+    path = store.sidecar_path("a.mp4")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(UserError, match=r"a\.mp4\.json: a feature file of format 2, this version reads 1"):
+        store.read("a.mp4")
