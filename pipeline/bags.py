@@ -18,12 +18,11 @@ class BagConfig:
 
     Attributes:
         segments: segments per video.
-        l2_normalise: scale every segment to length 1, as for the published C3D features; I3D features are used as they
-            are.
+        l2_normalise: scale every segment to length 1, as MIL does.
     """
 
     segments: int = 32
-    l2_normalise: bool = False
+    l2_normalise: bool = True
 
 
 def segment_bounds(clips: int, segments: int) -> NDArray[np.int64]:

@@ -48,7 +48,7 @@ def run_demo(out: Path, seed: int = 0) -> DemoResult:
 
     dataset = read_manifest(manifest, test_fold="test")
     plain = TrainingConfig(seed=seed, iterations=500)
-    configs = {"MIL": plain, "MIL+XEL": replace(plain, xel=XELConfig(mode="epoch"))}
+    configs = {"MIL+XEL": replace(plain, xel=XELConfig(mode="epoch")), "MIL": plain}
     evaluations = []
     for label, config in configs.items():
         folder = out / f"runs-{seed}" / label

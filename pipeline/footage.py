@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -240,7 +239,7 @@ def draw_dataset(folder: Path, *, videos: int = 24, frames: int = 192, seed: int
     def draw(shot: _Shot, seed: int) -> Spans:
         return draw_video(folder / shot.video, frames=frames, anomaly=shot.anomaly, seed=seed)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(max_workers=2) as threads:  # one video is encoded while another is drawn
         spans = list(threads.map(draw, shots, seeds))
     annotations = folder / "annotations.csv"
     text = io.StringIO()

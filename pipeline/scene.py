@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -32,6 +32,7 @@ Colour = tuple[int, int, int]
 Face = tuple[Array, Colour]
 
 
+@lru_cache(maxsize=1024)
 def shaded(colour: Colour, factor: float) -> Colour:
     """Return the colour made darker (factor below 1) or brighter (above 1)."""
     red, green, blue = (min(255, max(0, round(channel * factor))) for channel in colour)
@@ -281,7 +282,7 @@ def _prism(outline: Array, breadth: float, edge_colours: Sequence[Colour], flank
 
 
 def draw_backdrop(camera: Camera, rng: Generator) -> Image.Image:
-    """Draw all that never moves, of random colours and in random places: building, pavement, road, trees, benches."""
+    """Draw all that never moves, of random colours and in random places: pavement, road, building, trees."""
     canvas = Canvas(camera)
     pavement = varied(((150, 146, 138), (128, 130, 132), (158, 142, 124))[rng.integers(3)], rng)
     canvas.image.paste(pavement, (0, 0, *canvas.image.size))
@@ -294,8 +295,6 @@ def draw_backdrop(camera: Camera, rng: Generator) -> Image.Image:
     _draw_building(canvas, rng)
     for x in rng.uniform(-10, 10, rng.integers(2, 5)):
         _draw_tree(canvas, x, WALL_DISTANCE - 0.7, rng)
-    for x in rng.uniform(-8, 8, rng.integers(1, 4)):  # benches
-        canvas.rectangle((x, 0.1, WALL_DISTANCE), (x + 1.8, 0.5, WALL_DISTANCE), varied((110, 84, 60), rng))
     return _weathered(canvas.image, rng)
 
 

@@ -296,7 +296,7 @@ class Running(Incident):
 class Collision(Incident):
     """A car comes in fast, hits people, throws them over in a cloud of dust, skids, backs away and is gone."""
 
-    IMPACT, HALT, DEPARTURE, RISE = 0.18, 0.36, 0.55, 0.7  # progress at which it hits, halts, leaves, and people rise
+    IMPACT, HALT, DEPARTURE, RISE = 0.18, 0.38, 0.6, 0.72  # progress at which it hits, halts, leaves, and people rise
     NOSE = 1.7  # metres from the middle of the car to where it hits
 
     def __init__(self, street: Street, rng: Generator):

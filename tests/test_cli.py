@@ -100,7 +100,7 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
     "no videos found": (no_videos, "no videos found in"),
     "missing path": (lambda d: ["extract", "--videos", f"{d}/none", "--features", f"{d}/f"], "none: no such file"),
     "unknown extractor": (
-        lambda d: ["extract", "--videos", str(d), "--features", f"{d}/f", "--extractor", "c4d"],
+        lambda d: ["extract", "--videos", f"{d}/labels.csv", "--features", f"{d}/f", "--extractor", "c4d"],
         "no extractor 'c4d'",
     ),
     "missing column": (missing_column, "no column label"),

@@ -100,9 +100,7 @@ def test_times_that_go_back_do_not_stop_the_film(tmp_path, monkeypatch):
     with open_video(source) as video:
         block = next(video.blocks(4))
     times = np.array([1.0, 1.04, 1.04, 1.02])
-    monkeypatch.setattr(
-        "xelvad.pipeline.videos.FrameFolder.blocks", lambda self, size: iter([type(block)(block.frames, times)])
-    )
+    monkeypatch.setattr(DecodedVideo, "blocks", lambda self: iter([type(block)(block.frames, times)]))
     preview = preview_of(source, [], short_side=61)
     shown = [frame.time for frame in decoded(preview.mp4)]
     assert preview.start == 1.0

@@ -48,7 +48,7 @@ def read_manifest(path: Path, test_fold: str | None = None) -> Dataset:
         raise UserError(f"{path}: has no column fold, so --test_fold {test_fold} means nothing")
     videos = tuple(_video(f"{path}, line {line}", row, test_fold) for line, row in enumerate(rows, start=2))
     _check_unique(path, videos)
-    return Dataset(path.stem, path.parent, videos, hashlib.sha256(data).hexdigest())
+    return Dataset(f"{path.resolve().parent.name}/{path.name}", path.parent, videos, hashlib.sha256(data).hexdigest())
 
 
 def _check_columns(path: Path, row: dict[str, str]) -> None:
