@@ -136,10 +136,11 @@ def _weights(arguments: Namespace) -> int:
     from ..extractors import weights
 
     if arguments.action == "list":
-        table = Table("name", "extractor", "what", "licence", "source", "here")
+        table = Table("name", "extractor", "here", "what, from where, licence")
         for known in weights.CATALOGUE.values():
             here = "yes" if weights.cached_file(known.name).exists() else "no"
-            table.add_row(known.name, known.extractor, known.description, known.licence, known.source, here)
+            table.add_row(known.name, known.extractor, here, f"{known.description}\n{known.source}\n{known.licence}")
+        table.columns[0].no_wrap = True
         output.print(table)
         return DONE
     if arguments.name is None or (arguments.action == "add") != (arguments.path is not None):
@@ -171,10 +172,12 @@ def _extract(arguments: Namespace) -> int:
 
     result = extract(find_videos(arguments.videos), arguments.features, _config(ExtractionConfig, arguments))
     output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
-    return _list_failed(result)
+    return _list_troubles(result)
 
 
-def _list_failed(result: ExtractionResult) -> int:
+def _list_troubles(result: ExtractionResult) -> int:
+    for note in result.incomplete.values():
+        print(f"note: {note}", file=sys.stderr)
     for reason in result.failed.values():
         print(f"set aside: {reason}", file=sys.stderr)
     return SOME_SET_ASIDE if result.failed else DONE
@@ -266,7 +269,7 @@ def _score(arguments: Namespace) -> int:
     scores, extraction = score_videos(sources, run, arguments.out, features, config)
     if scores:
         output.print(f"report: {report_scores(scores, sources, run, arguments.out)}")
-    return _list_failed(extraction)
+    return _list_troubles(extraction)
 
 
 COMMANDS: dict[str, Command] = {

@@ -48,6 +48,7 @@ class ExtractionResult:
 
     extracted: list[VideoSource] = field(default_factory=list)
     current: list[VideoSource] = field(default_factory=list)  # were there already
+    incomplete: dict[str, str] = field(default_factory=dict)  # of these, name -> how many frames could be decoded
     failed: dict[str, str] = field(default_factory=dict)  # name -> why it was set aside
 
 
@@ -93,9 +94,12 @@ def _extract_all(
                     progress.expect(clipping.count(video.info.declared_frames))
                     _extract_one(source, video, store, clipping, network, progress)
                 result.extracted.append(source)
+                decoded, declared = video.summary.decoded_frames, video.info.declared_frames
+                if decoded < declared:
+                    result.incomplete[source.name] = f"{source.path}: only {decoded} of {declared} frames can be decoded"
             except VideoError as error:
                 result.failed[source.name] = str(error)
-                progress.say(f"set aside: {error}")
+                progress.say(f"{source.name}: set aside")
             progress.finish()
 
 

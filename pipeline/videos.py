@@ -192,15 +192,16 @@ class VideoFile(Video):
         self.decoder += f", then av {av.__version__} from frame {delivered}"
         frames: list[NDArray[Any]] = []
         times: list[float] = []
+        start = 0.0
         for index, frame in enumerate(_decodable_frames(self.path)):
+            time = frame.time if frame.time is not None else index / self.info.frame_rate
+            if index == 0:
+                start = time  # decord counts from the first frame, whatever the container's clock shows there
             if index < delivered:
                 continue
-            frames.append(
-                frame.to_ndarray(
-                    format="rgb24", width=self.info.width, height=self.info.height, interpolation="BICUBIC"
-                )
-            )
-            times.append(frame.time if frame.time is not None else index / self.info.frame_rate)
+            scaled = frame.reformat(self.info.width, self.info.height, format="rgb24", interpolation="BICUBIC")
+            frames.append(scaled.to_ndarray())
+            times.append(time - start)
             if len(frames) == size:
                 yield self._salvaged_block(frames, times)
                 frames, times = [], []
