@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .base import ExtractorSpec
+from .weights import RANDOM_SEED
 
 BATCH_NORM_EPS = 1e-3
 
@@ -124,7 +125,9 @@ class I3D(nn.Module):
         self.name, self.clip_length, self.feature_dim = spec.name, spec.clip_length, spec.feature_dim
         self.short_side, self.crop = spec.short_side, spec.crop
         self.fingerprint = spec.fingerprint(weights_digest)
-        self.network = InceptionI3D()
+        with torch.random.fork_rng(devices=[]):  # random weights are the same every time, as their fingerprint says
+            torch.manual_seed(RANDOM_SEED)
+            self.network = InceptionI3D()
         if state is not None:
             self.network.load_state_dict(state, strict=True)
         # Channels last is the layout that decoded frames come in, and a third faster on CPUs.
@@ -208,7 +211,7 @@ def convert_layout(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tenso
         for pattern, replacement in _RENAMES:
             name = pattern.sub(replacement, name)
         tensor = torch.from_numpy(np.array(array))
-        if key.endswith("/kernel"):  # (T, H, W, in, out) -> (out, in, T, H, W)
+        if key.endswith("/kernel") and tensor.ndim == 5:  # (T, H, W, in, out) -> (out, in, T, H, W)
             tensor = tensor.permute(4, 3, 0, 1, 2)
         state[name] = tensor.contiguous() if ".norm." not in name else tensor.flatten()
     for name in [name for name in state if name.endswith(".norm.bias")]:

@@ -40,12 +40,11 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
         pickle.UnpicklingError: the pickle is damaged or holds anything else.
     """
     try:
-        tree = _ArrayUnpickler(io.BytesIO(data)).load()
+        return dict(_flatten(_ArrayUnpickler(io.BytesIO(data)).load(), ""))
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise pickle.UnpicklingError(f"not a readable pickle ({type(error).__name__}: {error})") from error
-    return dict(_flatten(tree, ""))
 
 
 def _flatten(node: object, path: str) -> list[tuple[str, np.ndarray]]:

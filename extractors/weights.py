@@ -154,10 +154,12 @@ def load(spec: ExtractorSpec, weights: str | None) -> tuple[dict[str, Tensor] | 
         return None, digest_of(spec, weights)
     name = weights or spec.default_weights
     if name in CATALOGUE:
-        import safetensors.torch
+        import torch
 
-        blob = _available(name, spec).read_bytes()
-        return safetensors.torch.load(blob), hashlib.sha256(blob).hexdigest()
+        path = _available(name, spec)
+        blob = path.read_bytes()
+        arrays = _read_safetensors(path, blob)
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}, hashlib.sha256(blob).hexdigest()
     path = Path(name)
     if not path.is_file():
         raise UserError(f"{name}: neither known weights ({', '.join(CATALOGUE)}) nor a file, nor the word 'random'")
@@ -189,10 +191,10 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[np.float32]]:
 
 def _read_safetensors(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
     import safetensors
-    import safetensors.numpy
+    import safetensors.torch
 
     try:
-        return safetensors.numpy.load(data)
+        return {name: tensor.float().numpy() for name, tensor in safetensors.torch.load(data).items()}
     except safetensors.SafetensorError as error:
         raise UserError(f"{path}: a damaged safetensors file ({error})") from error
 
@@ -209,7 +211,8 @@ def _read_torch(path: Path) -> dict[str, NDArray[np.float32]]:
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
-    return {name: tensor.numpy() for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
+    tensors = {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
+    return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
 
 
 def _convert(arrays: Mapping[str, NDArray[np.float32]], extractor: str, origin: str) -> dict[str, Tensor]:

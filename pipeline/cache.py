@@ -88,6 +88,8 @@ class Sidecar:
             fields["timeline"] = Timeline(**fields["timeline"])
             fields["clipping"] = Clipping(**fields["clipping"])
             return cls(**fields)
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: missing; extract the video again") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: a damaged sidecar ({error}); delete it and extract the video again") from error
 
@@ -155,12 +157,12 @@ class FeatureStore:
         check_fingerprint(self.sidecar_path(name), sidecar.fingerprint, fingerprint)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: a damaged feature file ({error}); delete it and extract again") from error
         expected = (sidecar.clipping.count(sidecar.frames), sidecar.feature_dim)
-        if array.shape != expected:
+        if array.shape != expected or array.dtype != np.float32:
             raise UserError(
-                f"{path}: shape {array.shape}, but its sidecar says {expected}; delete it and extract again"
+                f"{path}: {array.dtype} {array.shape}, not float32 {expected} as made; delete it and extract again"
             )
         if not np.isfinite(array).all():
             raise UserError(f"{path}: holds NaN or infinite features; delete it and extract the video again")

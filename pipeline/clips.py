@@ -43,7 +43,7 @@ class Clipping:
         for block in blocks:
             missing = self.length - len(block)
             if missing and self.tail == "drop" and not first:
-                return
+                continue  # not `return`: the source must come to its end, where it says what decoding came to
             yield np.concatenate([block, np.repeat(block[-1:], missing, axis=0)]) if missing else block
             first = False
 

@@ -118,6 +118,7 @@ class Decoder:
         self._connection.send(_Request(path, short_side, block_size))
         opened = cast(_Opened, self.receive())
         memory = SharedMemory(opened.memory)
+        self.release_block()  # the memory is attached; not before may the worker go on, or let go of it
         video = DecodedVideo(self, opened.info, memory, block_size)
         try:
             yield video
@@ -138,7 +139,7 @@ class Decoder:
                 self.stop()
                 raise VideoError(f"{path}: set aside, the decoder was silent for {self.patience:g} seconds")
             message = self._connection.recv()
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:
             self.stop()
             raise VideoError(f"{path}: set aside, the decoder crashed on it") from error
         if isinstance(message, UserError):
@@ -193,6 +194,8 @@ def _serve(connection: Connection) -> None:
     try:
         while True:
             request = connection.recv()
+            if request is None:  # the reader's answer to a block of a video that ended in an error since
+                continue
             try:
                 _decode(connection, request)
             except (EOFError, ConnectionError):
@@ -212,6 +215,7 @@ def _decode(connection: Connection, request: _Request) -> None:
         memory = SharedMemory(create=True, size=size)
         try:
             connection.send(_Opened(info, memory.name))
+            connection.recv()  # the reader has attached the memory
             ring = _ring(memory, info, request.block_size)
             in_flight = 0
             for number, block in enumerate(video.blocks(request.block_size)):

@@ -96,7 +96,9 @@ def _extract_all(
                 result.extracted.append(source)
                 decoded, declared = video.summary.decoded_frames, video.info.declared_frames
                 if decoded < declared:
-                    result.incomplete[source.name] = f"{source.path}: only {decoded} of {declared} frames can be decoded"
+                    result.incomplete[source.name] = (
+                        f"{source.path}: only {decoded} of {declared} frames can be decoded"
+                    )
             except VideoError as error:
                 result.failed[source.name] = str(error)
                 progress.say(f"{source.name}: set aside")

@@ -118,7 +118,7 @@ class Canvas:
         for point in points:
             self.disc(point, thickness / 2, colour)
 
-    def disc(self, centre: Sequence[float], radius: float, colour: Sequence[int]) -> None:
+    def disc(self, centre: Array | tuple[float, float], radius: float, colour: Sequence[int]) -> None:
         """Draw a disc around a canvas point, `radius` canvas pixels wide."""
         column, row = centre[0], centre[1]
         self._draw.ellipse((column - radius, row - radius, column + radius, row + radius), fill=tuple(colour))

@@ -26,6 +26,12 @@ VIDEO_SUFFIXES = frozenset(
     | {".mts", ".ogv", ".ts", ".webm", ".wmv"}
 )
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+# decord decodes ahead of its reader without any bound (9,000 frames at 341×256 took 2.2 GB), so it reads what may lie
+# in memory as a whole; PyAV reads what is longer.
+DECORD_BYTES = 1 << 28
+# Containers with an index. Of transport streams, whole or cut, decord loses the frames before the second key frame and
+# repeats the last one as often; the times of program streams come out as -1e14.
+DECORD_CONTAINERS = frozenset({"asf", "avi", "flv", "matroska", "mov"})
 FOLDER_FRAME_RATE = 25.0  # frames per second of a folder of pictures, which carries no times of its own
 
 
@@ -61,7 +67,7 @@ class FrameBlock:
 
 def natural_key(path: Path) -> list[str | int]:
     """Sort key that puts ``frame_2.jpg`` before ``frame_10.jpg``."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)]
 
 
 def is_frame_folder(path: Path) -> bool:
@@ -86,7 +92,7 @@ def find_videos(paths: Iterable[Path]) -> list[VideoSource]:
     for root in paths:
         if not root.exists():
             raise UserError(f"{root}: no such file or folder")
-        for source in [VideoSource(root.name, root)] if _is_one_video(root) else _walk(root, root):
+        for source in [VideoSource(root.absolute().name, root)] if _is_one_video(root) else _walk(root, root):
             other = found.setdefault(source.name, source)
             if other.path.resolve() != source.path.resolve():
                 raise UserError(
@@ -155,41 +161,61 @@ class Video:
 
 
 class VideoFile(Video):
-    """A video file, read by decord and, from the frame on where decord gives up, by PyAV."""
+    """A video file, read by decord where that is safe, and by PyAV from the frame on where decord gives up."""
 
     def __init__(self, path: Path, short_side: int | None = None) -> None:
         self.path = path
-        width, height, rate, declared = _probe(path)
+        width, height, rate, declared, self._container = _probe(path)
         self.info = VideoInfo(*fit_short_side(width, height, short_side), rate, declared)
-        self.decoder = "decord"
+        self.decoder = ""
+        self._salvaging = False
 
     def blocks(self, size: int) -> Iterator[FrameBlock]:
         """See `Video.blocks`."""
-        import decord  # only where something is decoded: in one process, decord and torch have crashed each other
-
-        self.decoder = f"decord {decord.__version__}"
-        try:
-            for block in self._decord_blocks(size):
-                self.decoded_frames += len(block.frames)
+        for block in self._decoded(size):
+            first, count = self.decoded_frames, len(block.frames)
+            self.decoded_frames += count
+            self.salvaged_frames += count if self._salvaging else 0
+            if self._container == "avi":  # has a frame rate and no times; those that decoders make up are out of order
+                yield FrameBlock(block.frames, np.arange(first, first + count) / self.info.frame_rate)
+            else:
                 yield block
-        except (decord.DECORDError, RuntimeError):
-            yield from self._salvage(size)
         if not self.decoded_frames:
             raise VideoError(f"{self.path}: not a single frame can be decoded")
 
-    def _decord_blocks(self, size: int) -> Iterator[FrameBlock]:
+    def _decoded(self, size: int) -> Iterator[FrameBlock]:
+        most = DECORD_BYTES // (self.info.width * self.info.height * 3)
+        if self._container in DECORD_CONTAINERS and self.info.declared_frames <= most:
+            import decord  # only where it is used: in one process, decord and torch have crashed each other
+
+            try:
+                reader = self._open_decord()
+                if len(reader) <= most:
+                    self.decoder = f"decord {decord.__version__}"
+                    yield from self._decord_blocks(reader, size)
+                    return
+            except (decord.DECORDError, RuntimeError):
+                self._salvaging = True
+        if self._salvaging:
+            self.decoder = f"decord {decord.__version__}, then av {av.__version__} from frame {self.decoded_frames}"
+        else:
+            self.decoder = f"av {av.__version__}"
+        yield from self._pyav_blocks(size, self.decoded_frames)
+
+    def _open_decord(self) -> Any:
         import decord
 
-        reader = decord.VideoReader(str(self.path), width=self.info.width, height=self.info.height, num_threads=1)
+        return decord.VideoReader(str(self.path), width=self.info.width, height=self.info.height, num_threads=1)
+
+    @staticmethod
+    def _decord_blocks(reader: Any, size: int) -> Iterator[FrameBlock]:
         for start in range(0, len(reader), size):
             indices = range(start, min(start + size, len(reader)))
             frames = reader.get_batch(indices).asnumpy()
             yield FrameBlock(frames, np.asarray(reader.get_frame_timestamp(indices)[:, 0], np.float64))
 
-    def _salvage(self, size: int) -> Iterator[FrameBlock]:
-        """Go on with PyAV behind the last frame that decord gave, passing over packets that cannot be decoded."""
-        delivered = self.decoded_frames
-        self.decoder += f", then av {av.__version__} from frame {delivered}"
+    def _pyav_blocks(self, size: int, first: int) -> Iterator[FrameBlock]:
+        """The frames from number ``first`` on, read by PyAV, which passes over packets that cannot be decoded."""
         frames: list[NDArray[Any]] = []
         times: list[float] = []
         start = 0.0
@@ -197,21 +223,16 @@ class VideoFile(Video):
             time = frame.time if frame.time is not None else index / self.info.frame_rate
             if index == 0:
                 start = time  # decord counts from the first frame, whatever the container's clock shows there
-            if index < delivered:
+            if index < first:
                 continue
             scaled = frame.reformat(self.info.width, self.info.height, format="rgb24", interpolation="BICUBIC")
             frames.append(scaled.to_ndarray())
             times.append(time - start)
             if len(frames) == size:
-                yield self._salvaged_block(frames, times)
+                yield FrameBlock(np.stack(frames), np.asarray(times, np.float64))
                 frames, times = [], []
         if frames:
-            yield self._salvaged_block(frames, times)
-
-    def _salvaged_block(self, frames: list[NDArray[Any]], times: list[float]) -> FrameBlock:
-        self.decoded_frames += len(frames)
-        self.salvaged_frames += len(frames)
-        return FrameBlock(np.stack(frames), np.asarray(times, np.float64))
+            yield FrameBlock(np.stack(frames), np.asarray(times, np.float64))
 
 
 class FrameFolder(Video):
@@ -246,7 +267,7 @@ class FrameFolder(Video):
         with self._open(file) as picture:
             try:
                 rgb = picture.convert("RGB")
-            except OSError as error:  # cut off in the middle
+            except (OSError, SyntaxError, ValueError) as error:  # cut off, or a PNG with a broken chunk
                 raise VideoError(f"{file}: not a readable picture ({error})") from error
         return np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
 
@@ -259,8 +280,8 @@ def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int
     return max(short_side, round(width * scale)), max(short_side, round(height * scale))
 
 
-def _probe(path: Path) -> tuple[int, int, float, int]:
-    """Width, height, frame rate and declared frames (0: unknown) of a file, from its header."""
+def _probe(path: Path) -> tuple[int, int, float, int, str]:
+    """Width, height, frame rate, declared frames (0: unknown) and container of a file, from its header."""
     try:
         if path.stat().st_size == 0:
             raise VideoError(f"{path}: the file is empty")
@@ -271,6 +292,7 @@ def _probe(path: Path) -> tuple[int, int, float, int]:
             width, height = stream.codec_context.width, stream.codec_context.height
             rate = float(stream.average_rate or stream.guessed_rate or FOLDER_FRAME_RATE)
             declared = stream.frames
+            name = container.format.name.split(",")[0]  # of "mov,mp4,m4a,3gp,3g2,mj2"
     except FileNotFoundError as error:
         raise VideoError(f"{path}: no such file") from error
     except PermissionError as error:
@@ -279,7 +301,7 @@ def _probe(path: Path) -> tuple[int, int, float, int]:
         raise VideoError(f"{path}: not a video that can be opened ({_reason(error)})") from error
     if not width or not height:
         raise VideoError(f"{path}: the picture stream has no size, nothing can be decoded")
-    return width, height, rate, declared
+    return width, height, rate, declared, name
 
 
 def _reason(error: Exception) -> str:
