@@ -52,7 +52,7 @@ ENV PATH=/opt/xelvad/bin:$PATH \
     XELVAD_CACHE=/cache
 USER 1000:1000
 WORKDIR /data
-# As process 1, Python ignores the usual SIGTERM; on SIGINT it stops at once and keeps what is finished.
+# As process 1, Python ignores the usual SIGTERM; on SIGINT it stops and keeps what is finished.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["xelvad"]
 CMD ["--help"]

@@ -31,18 +31,20 @@ class DemoResult:
     report: Path
 
 
-def run_demo(out: Path, seed: int = 0) -> DemoResult:
+def run_demo(out: Path, seed: int = 0, videos: int = VIDEOS, frames: int = FRAMES) -> DemoResult:
     """Draw, extract, train MIL and MIL+XEL, evaluate on held-out videos, report. Finished steps are not done again.
 
     Args:
         out: everything goes here; another seed gets folders of its own.
         seed: of the footage and of the training.
+        videos: how many to draw.
+        frames: of each video.
     """
     footage, features = out / f"footage-{seed}", out / f"features-{seed}"
     manifest = footage / "annotations.csv"
     if not manifest.exists():
-        console.print(f"drawing {VIDEOS} videos of a street: {footage}")
-        draw_dataset(footage, videos=VIDEOS, frames=FRAMES, seed=seed)
+        console.print(f"drawing {videos} videos of a street: {footage}")
+        draw_dataset(footage, videos=videos, frames=frames, seed=seed)
     console.print("extracting I3D features")
     extract(find_videos([footage]), features, ExtractionConfig())
 

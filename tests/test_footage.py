@@ -6,8 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from xelvad.pipeline import footage
-from xelvad.pipeline.footage import ANOMALIES, draw_dataset, draw_video, film
+from xelvad.pipeline.footage import ANOMALIES, draw_dataset, draw_video, film, recording
 
 SMALL = {"width": 160, "height": 120}
 
@@ -93,7 +92,7 @@ def test_dataset_is_balanced_and_its_table_tells_the_truth(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("videos", "train", "test"), [(24, [3, 3, 2], [2, 1, 1]), (18, [2, 2, 2], [1, 1, 1])])
 def test_kinds_of_anomaly_take_turns_in_either_fold(videos: int, train: list[int], test: list[int]) -> None:
-    shots = footage._plan(videos)
+    shots = recording._plan(videos)
     for fold, expected in (("train", train), ("test", test)):
         counts = Counter(shot.anomaly for shot in shots if shot.fold == fold)
         assert sorted((counts[kind] for kind in ANOMALIES), reverse=True) == expected
@@ -101,14 +100,14 @@ def test_kinds_of_anomaly_take_turns_in_either_fold(videos: int, train: list[int
 
 
 def test_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(**options: object) -> footage.Film:
+    def failing(**options: object) -> recording.Film:
         def pictures():
             yield from islice(film(**options).pictures, 5)
             raise RuntimeError("out of paint")
 
-        return footage.Film((), pictures())
+        return recording.Film((), pictures())
 
-    monkeypatch.setattr(footage, "film", failing)
+    monkeypatch.setattr(recording, "film", failing)
     with pytest.raises(RuntimeError, match="paint"):
         draw_video(tmp_path / "video.mp4", frames=16, anomaly=None, seed=0, **SMALL)
     assert list(tmp_path.iterdir()) == []

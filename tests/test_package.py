@@ -30,7 +30,7 @@ OPEN_TO = {
 STAGES = [
     *("files", "console", "videos", "decoding", "clips", "cache", "extraction"),
     *("datasets", "bags", "metrics", "runs", "training", "scoring", "evaluation"),
-    *("preview", "page", "report", "scene", "street", "footage", "demo", "cli"),
+    *("preview", "page", "report", "footage", "demo", "cli"),
 ]
 
 

@@ -1,9 +1,6 @@
-"""Makes short surveillance videos with frame-level truth, so that a newcomer can try everything without a data set.
+"""Films what happens in the street, records it as a camera would, and collects the videos to a data set.
 
-A fixed camera looks at a street. People walk at different speeds, stand and talk, pass each other; a car may drive by.
-In an abnormal video one incident breaks in and ends again: a panic, a crash, an explosion. The same arguments give
-the same pixels: every random choice comes from `numpy.random.default_rng(seed)`. What happens is told by `street`,
-drawn by `scene`, and filmed, recorded and collected to data sets here.
+The same arguments give the same pixels: every random choice comes from `numpy.random.default_rng(seed)`.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-from .files import replacing, write_text
+from ..files import replacing, write_text
 from .scene import Camera, Canvas, Picture, draw_backdrop
 from .street import Collision, FlashAndSmoke, Incident, Light, Running, Street
 
