@@ -23,7 +23,8 @@ from xelvad.pipeline.evaluation import Evaluation, evaluate
 from xelvad.pipeline.extraction import ExtractionConfig, extract
 from xelvad.pipeline.metrics import FrameMetrics, frame_metrics
 from xelvad.pipeline.runs import load_run
-from xelvad.pipeline.training import TrainingConfig, XELConfig, train
+from xelvad.pipeline.settings import TrainingConfig, XELConfig
+from xelvad.pipeline.training import train
 from xelvad.pipeline.videos import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent

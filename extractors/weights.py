@@ -276,7 +276,10 @@ def _serialise(state: Mapping[str, Tensor]) -> bytes:
 
 def _store(blob: bytes, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", suffix=".tmp", delete=False) as file:
-        file.write(blob)
-    Path(file.name).replace(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # readable by whom the user's umask lets read
+    try:
+        temporary.write_bytes(blob)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
     return target

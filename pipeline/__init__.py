@@ -1,5 +1,6 @@
 """Everything that touches the world: videos, feature files, data sets, training, scoring, evaluation, reports.
 
-One stage, one module. Data flows ``videos -> decoding -> clips -> extraction -> cache -> bags -> training -> runs ->
-scoring -> evaluation -> report``; a module imports only stages before it, and only ``cli`` knows them all.
+One stage, one module. Data flows ``videos -> decoding -> clips -> cache -> extraction -> datasets -> bags -> runs ->
+fitting -> training -> scoring -> evaluation -> page -> report``; a module imports only stages before it, and only
+``cli`` knows them all.
 """

@@ -195,7 +195,7 @@ def _dataset_arguments(parser: ArgumentParser) -> None:
 
 
 def _train_arguments(parser: ArgumentParser) -> None:
-    from .training import TrainingConfig
+    from .settings import TrainingConfig
 
     _dataset_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="the run folder to make")
@@ -204,7 +204,8 @@ def _train_arguments(parser: ArgumentParser) -> None:
 
 def _train(arguments: Namespace) -> int:
     from .datasets import read_manifest
-    from .training import TrainingConfig, train
+    from .settings import TrainingConfig
+    from .training import train
 
     dataset = read_manifest(arguments.manifest, arguments.test_fold)
     manifest = train(dataset, arguments.features, arguments.out, _config(TrainingConfig, arguments))

@@ -7,6 +7,7 @@ a few blocks and memory grows neither with the length nor with the number of vid
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ..errors import UserError
 from .videos import FrameBlock, VideoError, VideoInfo, open_video
 
 BLOCKS_IN_FLIGHT = 4
+SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it
 PATIENCE_SECONDS = 120.0  # a decoder that says nothing for so long hangs
 
 
@@ -156,10 +158,11 @@ class Decoder:
         if self._process is not None and self._process.is_alive():
             return
         context = multiprocessing.get_context("spawn")  # a fork would inherit the device and the network's threads
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True, name="xelvad-decoder")
-        self._process.start()
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True, name="xelvad-decoder")
+        process.start()
         theirs.close()
+        self._connection, self._process = ours, process  # not before it runs: `stop` may be called at any moment
 
     def stop(self) -> None:
         """End the worker process at once; the next `read` starts a new one."""
@@ -208,10 +211,21 @@ def _serve(connection: Connection) -> None:
         return
 
 
+def _check_shared_memory(path: Path, size: int) -> None:
+    """Refuse what does not fit: writing to memory that is not there would kill the process without a word."""
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else size
+    if free < size:
+        raise VideoError(
+            f"{path}: decoding its pictures takes {size >> 20} MB of shared memory, {SHARED_MEMORY} has {free >> 20} "
+            "MB left (in a container, start it with --shm-size 1g)"
+        )
+
+
 def _decode(connection: Connection, request: _Request) -> None:
     with open_video(request.path, request.short_side) as video:
         info = video.info
         size = BLOCKS_IN_FLIGHT * request.block_size * info.height * info.width * 3
+        _check_shared_memory(request.path, size)
         memory = SharedMemory(create=True, size=size)
         try:
             connection.send(_Opened(info, memory.name))

@@ -16,7 +16,8 @@ from .footage import draw_dataset
 from .metrics import FrameMetrics
 from .report import report_evaluations
 from .runs import is_run, load_run
-from .training import TrainingConfig, XELConfig, train
+from .settings import TrainingConfig, XELConfig
+from .training import train
 from .videos import find_videos
 
 VIDEOS = 24

@@ -12,8 +12,10 @@ from xelvad.errors import UserError
 from xelvad.models import MIL, Bags
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import read_manifest
+from xelvad.pipeline.fitting import Batches
 from xelvad.pipeline.runs import load_run, read_manifest_of_run
-from xelvad.pipeline.training import Batches, TrainingConfig, XELConfig, load_training_data, train
+from xelvad.pipeline.settings import TrainingConfig, XELConfig
+from xelvad.pipeline.training import load_training_data, train
 
 from .synthetic import FEATURE_DIM, FINGERPRINT, write_dataset, write_features
 
