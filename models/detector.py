@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -37,15 +38,15 @@ class DetectorLoss:
     terms: dict[str, Tensor]
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """Base of the detectors: subclasses define the two methods. All are built from the feature dimension alone."""
 
     feature_dim: int
 
+    @abstractmethod
     def score(self, features: Tensor) -> Tensor:
         """Clip features ``(…, F)`` to anomaly scores ``(…)`` in [0, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, bags: Bags) -> DetectorLoss:
         """The loss on a batch of bags."""
-        raise NotImplementedError

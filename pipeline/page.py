@@ -15,7 +15,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
@@ -29,6 +28,7 @@ from plotly.offline import get_plotlyjs
 
 from ..errors import UserError
 from .decoding import Decoder
+from .files import replacing
 from .preview import Preview, container_start, make_preview
 from .videos import FOLDER_FRAME_RATE, VideoError
 
@@ -108,7 +108,6 @@ def write_page(
     Raises:
         UserError: the page cannot be written. A video that cannot be read is no error: its section says why.
     """
-    unfinished = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The films come last on the page but are made before its data is complete, hence a file of their own.
@@ -123,16 +122,13 @@ def write_page(
                 "videos": [_video_data(video, embedding) for video in videos],
             }
             films.seek(0)
-            _write_parts(unfinished, title, data, films)
-        unfinished.replace(path)
+            with replacing(path) as page:
+                _write_parts(page, title, data, films)
     except OSError as error:
         raise UserError(f"{path}: the report cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):  # most often it is not there any more
-            unfinished.unlink()
 
 
-def _write_parts(path: Path, title: str, data: Data, films: IO[bytes]) -> None:
+def _write_parts(page: IO[bytes], title: str, data: Data, films: IO[bytes]) -> None:
     parts = {
         "title": html.escape(title),
         "style": _asset("report.css"),
@@ -143,10 +139,9 @@ def _write_parts(path: Path, title: str, data: Data, films: IO[bytes]) -> None:
         "script": _asset("report.js"),
     }
     before, after = _asset("report.html").split("{{films}}")
-    with path.open("wb") as page:
-        page.write(_filled(before, parts))
-        shutil.copyfileobj(films, page)
-        page.write(_filled(after, parts))
+    page.write(_filled(before, parts))
+    shutil.copyfileobj(films, page)
+    page.write(_filled(after, parts))
 
 
 def _asset(name: str) -> str:

@@ -7,6 +7,7 @@ decoded is. Frame ``i`` is always the ``i``-th decodable frame in presentation o
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,13 +133,14 @@ def open_video(path: Path, short_side: int | None = None) -> Video:
     return VideoFile(path, short_side)
 
 
-class Video:
+class Video(ABC):
     """An open video: iterate over `blocks` once. Memory does not grow with the length of the video."""
 
     info: VideoInfo
     decoder: str  # what decoded it, with versions; complete once the last block is out
     decoded_frames = 0  # frames handed out so far
     salvaged_frames = 0  # of these, frames read by PyAV after decord had given up
+    _reader: Any = None  # decord's, while it reads
 
     def __enter__(self) -> Video:
         return self
@@ -149,15 +151,16 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file and of the frames that were decoded ahead."""
+        self._reader = None
 
+    @abstractmethod
     def blocks(self, size: int) -> Iterator[FrameBlock]:
         """Every frame once, in order, in blocks of ``size`` frames; the last may be shorter.
 
         Raises:
             VideoError: not a single frame could be decoded.
         """
-        raise NotImplementedError
 
 
 class VideoFile(Video):
@@ -189,10 +192,12 @@ class VideoFile(Video):
             import decord  # only where it is used: in one process, decord and torch have crashed each other
 
             try:
-                reader = self._open_decord()
-                if len(reader) <= most:
+                self._reader = decord.VideoReader(
+                    str(self.path), width=self.info.width, height=self.info.height, num_threads=1
+                )
+                if len(self._reader) <= most:
                     self.decoder = f"decord {decord.__version__}"
-                    yield from self._decord_blocks(reader, size)
+                    yield from self._decord_blocks(size)
                     return
             except (decord.DECORDError, RuntimeError):
                 self._salvaging = True
@@ -200,15 +205,11 @@ class VideoFile(Video):
             self.decoder = f"decord {decord.__version__}, then av {av.__version__} from frame {self.decoded_frames}"
         else:
             self.decoder = f"av {av.__version__}"
+        self._reader = None
         yield from self._pyav_blocks(size, self.decoded_frames)
 
-    def _open_decord(self) -> Any:
-        import decord
-
-        return decord.VideoReader(str(self.path), width=self.info.width, height=self.info.height, num_threads=1)
-
-    @staticmethod
-    def _decord_blocks(reader: Any, size: int) -> Iterator[FrameBlock]:
+    def _decord_blocks(self, size: int) -> Iterator[FrameBlock]:
+        reader = self._reader
         for start in range(0, len(reader), size):
             indices = range(start, min(start + size, len(reader)))
             frames = reader.get_batch(indices).asnumpy()

@@ -38,7 +38,7 @@ def write_features(root: Path, name: str, features: NDArray[np.float32], frames:
         video_sha256=f"digest of {name}",
         frames=frames,
         feature_dim=features.shape[1],
-        **changes,  # type: ignore[arg-type]
+        **changes,
     )
     with FeatureStore(root, "i3d-rgb").write(name, features.shape[1]) as writer:
         writer.append(features)

@@ -267,7 +267,7 @@ def test_frames_of_another_size_reach_the_network_at_its_short_side(tmp_path: Pa
             seen.append(clips.shape)
             return super().preprocess(clips)
 
-    video = Footage.video(tmp_path / "a.mp4", 17, tuple(2 * side for side in LANDSCAPE), codec="mpeg4")  # type: ignore[arg-type]
+    video = Footage.video(tmp_path / "a.mp4", 17, tuple(2 * side for side in LANDSCAPE), codec="mpeg4")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[__name__], "Tiny", Watching)
         run(video, tmp_path / "features", config())

@@ -163,7 +163,7 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"iterations": 0}, {"batch": -1}, {"learning_rate": 0.0}])
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
-        replace(QUICK, **wrong)  # type: ignore[arg-type]
+        replace(QUICK, **wrong)
 
 
 def test_a_run_that_is_missing_unfinished_damaged_or_of_another_version_is_refused(tmp_path: Path) -> None:

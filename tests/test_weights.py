@@ -95,7 +95,7 @@ def test_nested_dictionaries_of_arrays_are_read(protocol: int) -> None:
     tree = {"params": {"Conv": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}, "scale": np.float32([1, 2])}
     flat = load_arrays(pickle.dumps(tree, protocol))
     assert list(flat) == ["params/Conv/kernel", "scale"]
-    assert np.array_equal(flat["params/Conv/kernel"], tree["params"]["Conv"]["kernel"])  # type: ignore[index,call-overload]
+    assert np.array_equal(flat["params/Conv/kernel"], tree["params"]["Conv"]["kernel"])
     assert flat["scale"].dtype == np.float32
 
 

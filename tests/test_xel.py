@@ -77,7 +77,7 @@ def test_a_spread_schedule_warms_up_and_then_divides_the_rest_evenly(iterations:
 def test_an_impossible_schedule_is_refused(wrong: dict[str, int | tuple[float, ...]]) -> None:
     arguments: dict[str, int | tuple[float, ...]] = {"warmup": 0, "step": 1} | wrong
     with pytest.raises(ValueError, match="margin schedule"):
-        MarginSchedule(**arguments)  # type: ignore[arg-type]
+        MarginSchedule(**arguments)
 
 
 class FirstFeature(nn.Module):
@@ -120,7 +120,7 @@ def test_terms_are_the_weighted_losses_of_the_bank_without_dropout() -> None:
     scores = xel.bank.instances[:, 0].numpy()
     assert terms["validation"].item() == pytest.approx(2 * reference_validation(scores))
     assert terms["margin"].item() == pytest.approx(3 * reference_margin(abnormal_max.numpy(), scores, 0.7))
-    sum(terms.values()).backward()  # type: ignore[union-attr]
+    sum(terms.values()).backward()
     assert detector.weight.grad is not None
     assert detector.weight.grad.abs() > 0, "the bank is scored with gradient"
     assert detector.training
@@ -166,7 +166,7 @@ def test_each_term_lowers_the_scores_of_planted_hard_normals(dropped: str | None
         xel.bank.refresh(detector, [hard])
         loss = sum(xel.terms(detector, detector.score(abnormal).amax(dim=1), iteration).values())
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[union-attr]
+        loss.backward()
         optimiser.step()
     after = detector.score(hard).mean().item()
     gap_after = (detector.score(abnormal).mean() - detector.score(hard).mean()).item()
