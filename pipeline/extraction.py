@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
+from ..errors import UserError
 from ..extractors import create, spec_of
 from ..extractors.weights import digest_of
 from .cache import FeatureStore, Sidecar, Timeline, digest, stamp
@@ -45,6 +46,10 @@ class ExtractionConfig:
     tail: Tail = "pad"
     batch: int = 4
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UserError(f"batch must be at least 1, not {self.batch}")
 
 
 @dataclass
@@ -179,7 +184,11 @@ class ClipNetwork:
             keep_freed_memory()
         self.extractor, self.batch, self.device = extractor, batch, device
         if isinstance(extractor, torch.nn.Module):
-            extractor.to(device)
+            try:
+                extractor.to(device)
+            except (RuntimeError, AssertionError) as error:  # torch's ways of saying that it has no such device
+                reason = str(error).split("\n")[0]
+                raise UserError(f"--device {device}: not to be had here ({reason})") from error
 
     def run(self, clips: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Clips ``(length, height, width, 3)`` one by one to features ``(≤ batch, feature_dim)``, in order."""

@@ -103,6 +103,17 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
         lambda d: ["extract", "--videos", f"{d}/labels.csv", "--features", f"{d}/f", "--extractor", "c4d"],
         "no extractor 'c4d'",
     ),
+    "no such device": (
+        lambda d: (
+            ["extract", "--videos", f"{d}/labels.csv", "--features", f"{d}/f"]
+            + ["--weights", "random", "--device", "cuda:99"]
+        ),
+        "--device cuda:99: not to be had here",
+    ),
+    "empty batches": (
+        lambda d: ["extract", "--videos", f"{d}/labels.csv", "--features", f"{d}/f", "--batch", "0"],
+        "batch must be at least 1",
+    ),
     "missing column": (missing_column, "no column label"),
     "infinite features": (nan_features, "video_05.mp4.npy: holds NaN or infinite"),
     "no such run": (lambda d: ["evaluate", "--run", f"{d}/none", *options(d), "--out", f"{d}/o"], "no such run folder"),
