@@ -105,8 +105,17 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
     ),
     "no such device": (
         lambda d: (
-            ["extract", "--videos", f"{d}/labels.csv", "--features", f"{d}/f"]
-            + ["--weights", "random", "--device", "cuda:99"]
+            [
+                "extract",
+                "--videos",
+                f"{d}/labels.csv",
+                "--features",
+                f"{d}/f",
+                "--weights",
+                "random",
+                "--device",
+                "cuda:99",
+            ]
         ),
         "--device cuda:99: not to be had here",
     ),
