@@ -104,19 +104,7 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
         "no extractor 'c4d'",
     ),
     "no such device": (
-        lambda d: (
-            [
-                "extract",
-                "--videos",
-                f"{d}/labels.csv",
-                "--features",
-                f"{d}/f",
-                "--weights",
-                "random",
-                "--device",
-                "cuda:99",
-            ]
-        ),
+        lambda d: f"extract --videos {d}/labels.csv --features {d}/f --weights random --device cuda:99".split(),
         "--device cuda:99: not to be had here",
     ),
     "empty batches": (
