@@ -202,7 +202,7 @@ ERROR: Could not find a version that satisfies the requirement tiny==1.0 (from v
 ERROR: No matching distribution found for tiny==1.0
 """
 WRONG_HASH = """ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.
-    tiny==1.0 from https://pypi.org/simple:
+    tiny==1.0 from https://index.example/simple:
         Expected sha256 000
              Got        123
 """
