@@ -209,7 +209,7 @@ def _train(arguments: Namespace) -> int:
 
     dataset = read_manifest(arguments.manifest, arguments.test_fold)
     manifest = train(dataset, arguments.features, arguments.out, _config(TrainingConfig, arguments))
-    output.print(f"{manifest.detector} trained on {manifest.training_videos} videos: {arguments.out}")
+    output.print(f"{manifest.name} trained on {manifest.training_videos} videos: {arguments.out}")
     return DONE
 
 

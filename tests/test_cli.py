@@ -69,6 +69,7 @@ def test_train_and_evaluate_end_with_metrics_and_a_report(dataset: Path, capsys:
     code = main(["evaluate", "--run", str(dataset / "run"), *options(dataset), "--out", str(dataset / "results")])
     out = capsys.readouterr().out
     assert code == 0
+    assert "MIL+XEL trained on 8 videos" in out
     assert "AUC %" in out
     assert (dataset / "results" / "metrics.json").exists()
     page = (dataset / "results" / "report.html").read_text()
