@@ -1,20 +1,31 @@
 """Detectors, their losses, and XEL. Pure PyTorch: tensors in, tensors out; no files, no videos, no printing."""
 
-from .detector import Bags, Detector, DetectorLoss
+from .arnet import ARNet
+from .bank import HardInstanceBank
+from .clustering import two_means
+from .detector import Bags, Detector, DetectorLoss, LearningDetector, highest
 from .mil import MIL
-from .xel import XEL, HardInstanceBank, MarginSchedule, dynamic_margin_loss, validation_loss
+from .srf import SRF
+from .svm import SVM
+from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 
 __all__ = [
     "DETECTORS",
     "MIL",
+    "SRF",
+    "SVM",
     "XEL",
+    "ARNet",
     "Bags",
     "Detector",
     "DetectorLoss",
     "HardInstanceBank",
+    "LearningDetector",
     "MarginSchedule",
     "dynamic_margin_loss",
+    "highest",
+    "two_means",
     "validation_loss",
 ]
 
-DETECTORS: dict[str, type[Detector]] = {"mil": MIL}
+DETECTORS: dict[str, type[Detector]] = {"mil": MIL, "srf": SRF, "ar-net": ARNet, "svm": SVM}

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Bags:
-    """A batch of abnormal and one of normal videos, each video a bag of clip features.
+    """A batch of abnormal and normal videos, each a bag of as many clips as it has.
+
+    The clips of all videos lie one after the other, abnormal videos first, so that nothing is padded and nothing needs
+    a mask: a clip that does not exist cannot enter a loss.
 
     Attributes:
-        abnormal: ``(A, T, F)``, clips of videos that are known to hold an anomaly somewhere.
-        normal: ``(N, T', F)``, clips of videos that are known to hold none.
+        clips: ``(ΣT, F)``, the clips of all videos.
+        abnormal: number of clips of each video that is known to hold an anomaly somewhere.
+        normal: number of clips of each video that is known to hold none.
+
+    Raises:
+        ValueError: a video without clips, or numbers that do not add up to the rows of ``clips``.
     """
 
-    abnormal: Tensor
-    normal: Tensor
+    clips: Tensor
+    abnormal: tuple[int, ...]
+    normal: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        lengths = self.abnormal + self.normal
+        if min(lengths, default=0) < 1 or sum(lengths) != len(self.clips):
+            raise ValueError(f"{len(self.clips)} clips in videos of {list(lengths)}: each needs at least one")
+
+    @classmethod
+    def pack(cls, abnormal: Sequence[Tensor], normal: Sequence[Tensor]) -> Bags:
+        """A batch of videos that are ``(T, F)`` each; T may differ from video to video."""
+        return cls(torch.cat([*abnormal, *normal]), tuple(map(len, abnormal)), tuple(map(len, normal)))
+
+    def split(self, values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """What was computed for every clip, ``(ΣT, …)``, by video ``(T, …)``: of the abnormal, of the normal ones."""
+        videos = values.split([*self.abnormal, *self.normal])
+        return videos[: len(self.abnormal)], videos[len(self.abnormal) :]
 
 
 @dataclass(frozen=True)
@@ -27,19 +52,31 @@ class DetectorLoss:
 
     Attributes:
         total: scalar, what is minimised.
-        abnormal_scores: ``(A, T)`` in [0, 1], with gradient.
-        normal_scores: ``(N, T')`` in [0, 1], with gradient.
-        terms: the scalars that ``total`` is made of, by name, for the curves.
+        abnormal_scores: of each abnormal video, ``(T,)`` in [0, 1], with gradient.
+        normal_scores: of each normal video, ``(T,)`` in [0, 1], with gradient.
+        terms: the scalars that ``total`` is the sum of, by name, for the curves.
     """
 
     total: Tensor
-    abnormal_scores: Tensor
-    normal_scores: Tensor
+    abnormal_scores: tuple[Tensor, ...]
+    normal_scores: tuple[Tensor, ...]
     terms: dict[str, Tensor]
+
+    @classmethod
+    def of(
+        cls, terms: dict[str, Tensor], abnormal_scores: tuple[Tensor, ...], normal_scores: tuple[Tensor, ...]
+    ) -> DetectorLoss:
+        """The loss that is the sum of ``terms``."""
+        return cls(torch.stack(list(terms.values())).sum(), abnormal_scores, normal_scores, terms)
+
+
+def highest(scores: Sequence[Tensor]) -> Tensor:
+    """The highest score of each video: B times ``(T,)`` to ``(B,)``, with gradient."""
+    return torch.stack([video.amax() for video in scores])
 
 
 class Detector(nn.Module, ABC):
-    """Base of the detectors: subclasses define the two methods. All are built from the feature dimension alone."""
+    """Base of all detectors: they score clips, and are built from the feature dimension alone."""
 
     feature_dim: int
 
@@ -47,6 +84,10 @@ class Detector(nn.Module, ABC):
     def score(self, features: Tensor) -> Tensor:
         """Clip features ``(…, F)`` to anomaly scores ``(…)`` in [0, 1]."""
 
+
+class LearningDetector(Detector):
+    """Base of the detectors that learn step by step, from a loss on batches of bags."""
+
     @abstractmethod
     def loss(self, bags: Bags) -> DetectorLoss:
-        """The loss on a batch of bags."""
+        """The loss on a batch of bags, which holds at least one video of each kind."""

@@ -8,14 +8,14 @@ Nothing here knows which detector it works with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .bank import HardInstanceBank, Scorer, evaluating
 
 OFFICIAL_MARGINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -70,73 +70,22 @@ class MarginSchedule:
 
     @classmethod
     def spread_over(
-        cls, iterations: int, warmup_share: float = 0.15, margins: tuple[float, ...] = OFFICIAL_MARGINS
+        cls,
+        iterations: int,
+        warmup_share: float = 0.15,
+        margins: tuple[float, ...] = OFFICIAL_MARGINS,
+        step_share: float | None = None,
     ) -> MarginSchedule:
-        """A warm-up of a share of all iterations, then each margin for an equal part of the rest."""
+        """A warm-up of a share of all iterations, then each margin for such a share, or an equal part of the rest."""
         warmup = round(warmup_share * iterations)
-        return cls(warmup, max(1, -(-(iterations - warmup) // len(margins))), margins)
+        step = -(-(iterations - warmup) // len(margins)) if step_share is None else round(step_share * iterations)
+        return cls(warmup, max(1, step), margins)
 
     def __call__(self, iteration: int) -> float | None:
         """ε at an iteration, counted from 0; None during the warm-up."""
         if iteration < self.warmup:
             return None
         return self.margins[min((iteration - self.warmup) // self.step, len(self.margins) - 1)]
-
-
-class Scorer(Protocol):
-    """All that XEL asks of a detector: a module that scores clips."""
-
-    training: bool
-
-    def score(self, features: Tensor) -> Tensor:
-        """Clip features ``(…, F)`` to anomaly scores ``(…)`` in [0, 1]."""
-
-    def train(self, mode: bool = True) -> object:
-        """Switch dropout and the like on or off."""
-
-
-@contextmanager
-def evaluating(detector: Scorer) -> Iterator[None]:
-    """Evaluation mode for the length of a block: what is scored there must not depend on dropout's dice."""
-    was_training = detector.training
-    detector.train(False)
-    try:
-        yield
-    finally:
-        detector.train(was_training)
-
-
-class HardInstanceBank(nn.Module):
-    """Ω: the input features of the clip that the detector finds most abnormal in every normal video, ``(M, F)``."""
-
-    instances: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("instances", torch.empty(0))
-
-    def __len__(self) -> int:
-        return len(self.instances)
-
-    @torch.no_grad()
-    def refresh(self, detector: Scorer, normal_bags: Iterable[Tensor]) -> Tensor:
-        """Replace all rows by the hardest clip of each normal video under the current weights.
-
-        Args:
-            detector: scores in evaluation mode; left in the mode it was in.
-            normal_bags: batches ``(N, T, F)`` that hold every normal training video once.
-
-        Returns:
-            Which clip of each video was chosen, ``(M,)``, in the order of ``normal_bags``.
-        """
-        rows, chosen = [], []
-        with evaluating(detector):
-            for bags in normal_bags:
-                hardest = detector.score(bags).argmax(dim=1)  # (N, T, F) -> (N, T) -> (N,)
-                rows.append(bags[torch.arange(len(bags), device=bags.device), hardest])  # (N, F)
-                chosen.append(hardest)
-        self.instances = torch.cat(rows)
-        return torch.cat(chosen)
 
 
 class XEL(nn.Module):
@@ -146,14 +95,16 @@ class XEL(nn.Module):
         schedule: iteration -> margin ε, or None while XEL has not set in; usually a `MarginSchedule`.
         validation_weight: λ1 of the paper.
         margin_weight: λ2 of the paper.
+        bank_size: use only so many of the bank's rows, those with the highest scores; None for all, as in the paper.
+        bank_dropout: score the bank with dropout on, as the published script does by mistake.
 
     Example::
 
         xel = XEL(MarginSchedule.spread_over(iterations))
         for iteration in range(iterations):
             if iteration % iterations_per_epoch == 0:
-                xel.bank.refresh(detector, normal_bags)
-            loss, abnormal_scores = ...  # the detector's own
+                xel.bank.refresh(detector, ([bag] for bag in normal_bags))
+            loss, abnormal_scores = ...  # the detector's own; scores (B, T)
             loss = loss + sum(xel.terms(detector, abnormal_scores.amax(dim=1), iteration).values())
     """
 
@@ -162,10 +113,13 @@ class XEL(nn.Module):
         schedule: Callable[[int], float | None],
         validation_weight: float = 1.0,
         margin_weight: float = 1.0,
+        bank_size: int | None = None,
+        bank_dropout: bool = False,
     ) -> None:
         super().__init__()
         self.schedule = schedule
         self.validation_weight, self.margin_weight = validation_weight, margin_weight
+        self.bank_size, self.bank_dropout = bank_size, bank_dropout
         self.bank = HardInstanceBank()
 
     def terms(self, detector: Scorer, abnormal_max: Tensor, iteration: int) -> dict[str, Tensor]:
@@ -186,8 +140,11 @@ class XEL(nn.Module):
             return {}
         if not len(self.bank):
             raise RuntimeError("the hard instance bank is empty: call bank.refresh before the warm-up ends")
-        with evaluating(detector):
-            bank_scores = detector.score(self.bank.instances)  # (M, F) -> (M,)
+        instances = self.bank.instances
+        if self.bank_size is not None:
+            instances = instances[self.bank.scores.topk(self.bank_size).indices]
+        with nullcontext() if self.bank_dropout else evaluating(detector):
+            bank_scores = detector.score(instances)  # (M, F) -> (M,)
         return {
             "validation": self.validation_weight * validation_loss(bank_scores),
             "margin": self.margin_weight * dynamic_margin_loss(abnormal_max, bank_scores, margin),

@@ -1,0 +1,78 @@
+"""AR-Net: anomaly regression.
+
+Wan et al., "Weakly Supervised Video Anomaly Detection via Center-Guided Discriminative Learning", ICME 2020. The
+highest quarter of a video's scores is regressed to the video's label; scores of normal videos are drawn together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .detector import Bags, DetectorLoss, LearningDetector
+
+
+def dynamic_mil_loss(scores: Sequence[Tensor], label: float, share: float = 0.25) -> Tensor:
+    """Cross-entropy of a video's highest scores against the video's label.
+
+    Args:
+        scores: of each video, ``(T,)`` in [0, 1].
+        label: 1 for abnormal videos, 0 for normal ones.
+        share: of a video's clips that are looked at: the ``k = ceil(share · T)`` with the highest scores.
+
+    Returns:
+        Scalar, mean over those clips, then over videos.
+
+    Source: Wan et al., ICME 2020, L_DMIL.
+    """
+    losses = []
+    for video in scores:
+        top = video.topk(-int(-share * len(video) // 1)).values  # (T,) -> (k,)
+        losses.append(F.binary_cross_entropy(top, torch.full_like(top, label)))
+    return torch.stack(losses).mean()
+
+
+def centre_loss(scores: Sequence[Tensor]) -> Tensor:
+    """The variance of the scores ``(T,)`` of a video around their mean, mean over videos.
+
+    Source: Wan et al., ICME 2020, L_c, on normal videos.
+    """
+    return torch.stack([video.var(correction=0) for video in scores]).mean()
+
+
+class ARNet(LearningDetector):
+    """Regresses the highest scores of a video to its label.
+
+    Args:
+        feature_dim: F, 1024 for I3D-RGB, 2048 for RGB with flow.
+        dropout: behind the first layer.
+        centre_weight: λ of the centre loss.
+    """
+
+    def __init__(self, feature_dim: int, dropout: float = 0.7, centre_weight: float = 20.0) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.centre_weight = centre_weight
+        self.scorer = nn.Sequential(
+            nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feature_dim, 1), nn.Sigmoid()
+        )
+        for layer in self.scorer:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def score(self, features: Tensor) -> Tensor:
+        """``(…, F) -> (…)`` in [0, 1]."""
+        scores: Tensor = self.scorer(features).squeeze(-1)
+        return scores
+
+    def loss(self, bags: Bags) -> DetectorLoss:
+        """Dynamic MIL loss of both kinds of videos, centre loss of the normal ones."""
+        abnormal, normal = bags.split(self.score(bags.clips))
+        videos = len(abnormal) + len(normal)
+        dynamic = len(abnormal) * dynamic_mil_loss(abnormal, 1.0) + len(normal) * dynamic_mil_loss(normal, 0.0)
+        terms = {"dynamic_mil": dynamic / videos, "centre": self.centre_weight * centre_loss(normal)}
+        return DetectorLoss.of(terms, abnormal, normal)

@@ -1,0 +1,53 @@
+"""2-means: the two groups that the clips of a video fall into. Deterministic, on any device, in torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+POWER_STEPS = 4
+LLOYD_STEPS = 100
+
+
+@torch.no_grad()
+def two_means(points: Tensor) -> Tensor:
+    """Split points into two clusters so that squared distances to the cluster centres are small.
+
+    Begins with the halves on both sides of the mean along the first principal axis, which is the relaxed optimum of
+    2-means (Ding & He, "K-means clustering via principal component analysis", ICML 2004), found by a few power steps;
+    then Lloyd's iterations until nothing moves. No random start, so no restarts: the same points give the same clusters.
+
+    Args:
+        points: ``(T, D)``, T ≥ 1; a gradient is not followed.
+
+    Returns:
+        ``(T,)`` bool, the cluster of each point. All False if there are no two distinct points.
+    """
+    centred = points - points.mean(dim=0)
+    # The start of the power steps: the point farthest from the mean.
+    axis = centred[centred.square().sum(dim=1).argmax()]
+    for _ in range(POWER_STEPS):
+        axis = (centred @ axis) @ centred  # (T,) @ (T, D) -> (D,)
+        axis = axis / axis.norm().clamp_min(torch.finfo(axis.dtype).tiny)
+    assigned = centred @ axis > 0
+    for _ in range(LLOYD_STEPS):
+        ones = int(assigned.sum())
+        if not 0 < ones < len(points):
+            return torch.zeros_like(assigned)
+        # Centred points: the sums of both clusters are each other's negative.
+        total = assigned.to(points.dtype) @ centred  # (D,)
+        one, other = total / ones, -total / (len(points) - ones)
+        moved = centred @ (one - other) > (one.square().sum() - other.square().sum()) / 2
+        if torch.equal(moved, assigned):
+            break
+        assigned = moved
+    return assigned
+
+
+def centre_distance(points: Tensor, clusters: Tensor, otherwise: float) -> Tensor:
+    """Distance of the two cluster centres, with gradient: ``(T, D), (T,) bool -> ()``; ``otherwise`` if one is empty."""
+    ones = int(clusters.sum())
+    if not 0 < ones < len(points):
+        return points.new_tensor(otherwise)
+    weights = torch.where(clusters, 1 / ones, -1 / (len(points) - ones)).to(points.dtype)  # (T,)
+    return (weights @ points).norm()

@@ -1,0 +1,111 @@
+"""SRF: the self-reasoning framework.
+
+Zaheer et al., "A Self-Reasoning Framework for Anomaly Detection Using Video-Level Labels", IEEE SPL 2020. The clips of
+an abnormal video are split in two by clustering what the network sees in them; the clusters are the labels that its
+scores are regressed to. In normal videos all labels are 0, and the clusters are pushed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .clustering import centre_distance, two_means
+from .detector import Bags, DetectorLoss, LearningDetector
+from .network import three_layer_scorer
+
+
+def pseudo_labels(clusters: Tensor, scores: Tensor, flip: bool = True) -> Tensor:
+    """The labels of an abnormal video's clips: one cluster is 1, the one that agrees better with the scores.
+
+    Args:
+        clusters: ``(T,)`` bool.
+        scores: ``(T,)`` in [0, 1].
+        flip: whether clusters may change places; the published script, by mistake, never lets them.
+
+    Returns:
+        ``(T,)`` of 0 and 1, without gradient. Agreement is the cosine between labels and scores.
+    """
+    scores = scores.detach()
+    labels = clusters.to(scores.dtype)
+    if flip and F.cosine_similarity(1 - labels, scores, dim=0) > F.cosine_similarity(labels, scores, dim=0):
+        return 1 - labels
+    return labels
+
+
+def regression_loss(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    """L_r: the squared differences ``(T,)``, mean over a video's clips, then over videos."""
+    return torch.stack([F.mse_loss(video, truth) for video, truth in zip(scores, labels, strict=True)]).mean()
+
+
+def cluster_loss(
+    abnormal_distances: Sequence[Tensor], normal_distances: Sequence[Tensor], limit: float = 1.0
+) -> Tensor:
+    """L_c: cluster centres lie far apart in abnormal videos, and close together in normal ones.
+
+    Args:
+        abnormal_distances: d between the two centres of each abnormal video, ``()``; infinite where there are not two.
+        normal_distances: the same of each normal video; 0 where there are not two.
+        limit: α of the paper: a normal video's distance counts no further.
+
+    Returns:
+        Scalar: the mean of ``1 / d`` over the abnormal videos plus that of ``min(d, α)`` over the normal ones.
+    """
+    return (1 / torch.stack(list(abnormal_distances))).mean() + torch.stack(list(normal_distances)).clamp(
+        max=limit
+    ).mean()
+
+
+class SRF(LearningDetector):
+    """Regresses scores to the clusters of its own hidden activations.
+
+    The loss of a batch is that of its abnormal videos plus that of its normal ones, each a mean over videos.
+
+    Args:
+        feature_dim: F, 4096 for C3D, 1024 for I3D.
+        dropout: behind the first and the second layer.
+        cluster_weight: λ of L_c.
+        flip: see `pseudo_labels`.
+        detached: cluster the activations behind the dropout and let no gradient of the cluster loss through, as the
+            published script does by mistake; by default the activations before it, with gradient.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        dropout: float = 0.6,
+        cluster_weight: float = 0.05,
+        flip: bool = True,
+        detached: bool = False,
+    ) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.cluster_weight, self.flip, self.detached = cluster_weight, flip, detached
+        self.scorer = three_layer_scorer(feature_dim, dropout)
+
+    def score(self, features: Tensor) -> Tensor:
+        """``(…, F) -> (…)`` in [0, 1]."""
+        scores: Tensor = self.scorer(features).squeeze(-1)
+        return scores
+
+    def loss(self, bags: Bags) -> DetectorLoss:
+        """``L_r + λ·L_c``."""
+        hidden = self.scorer[:2](bags.clips)  # (ΣT, 512)
+        dropped = self.scorer[2](hidden)
+        abnormal, normal = bags.split(self.scorer[3:](dropped).squeeze(-1))
+        abnormal_points, normal_points = bags.split(dropped.detach() if self.detached else hidden)
+        abnormal_clusters, normal_clusters = (
+            [two_means(video) for video in videos] for videos in (abnormal_points, normal_points)
+        )
+        labels = [pseudo_labels(c, s, self.flip) for c, s in zip(abnormal_clusters, abnormal, strict=True)]
+        apart = [centre_distance(p, c, torch.inf) for p, c in zip(abnormal_points, abnormal_clusters, strict=True)]
+        together = [centre_distance(p, c, 0.0) for p, c in zip(normal_points, normal_clusters, strict=True)]
+        terms = {
+            "regression": regression_loss(abnormal, labels)
+            + regression_loss(normal, [torch.zeros_like(video) for video in normal]),
+            "cluster": self.cluster_weight * cluster_loss(apart, together),
+        }
+        return DetectorLoss.of(terms, abnormal, normal)
