@@ -1,8 +1,8 @@
 """Feature files: `<features>/<extractor>/<video>.npy` and beside it `<video>.json`, whole or absent.
 
-The array is plain NumPy, float32 ``(clips, feature_dim)``, readable by anyone with `np.load`. The sidecar says what it
-was made of and with. The array is put in place first and the sidecar last: a feature file counts if and only if its
-sidecar is there, so that one whose writing was interrupted is never read.
+The array is plain NumPy, float32 ``(clips, feature_dim)`` or ``(clips, crops, feature_dim)``, readable by anyone with
+`np.load`. The sidecar says what it was made of and with. The array is put in place first and the sidecar last: a
+feature file counts if and only if its sidecar is there, so that one whose writing was interrupted is never read.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .videos import VideoSource
 
 FORMAT = 1
 TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision
+PIECE_ROWS = 8192  # 128 MiB of 4096-d features
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Sidecar:
     feature_dim: int
     decoder: str
     version: str
+    crops: int | None = None  # crops per clip; None: the array has no axis for them
     format: int = FORMAT
 
     @classmethod
@@ -96,10 +98,75 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class Features:
-    """One video's features, memory-mapped, ``(clips, feature_dim)`` float32, and how they came about."""
+    """One video's features on disk, and how they came about.
 
-    array: NDArray[np.float32]
+    It holds no data and keeps no file open: as many videos as one likes may be at hand without filling memory.
+
+    Attributes:
+        path: the feature file.
+        shape: ``(clips, feature_dim)`` or ``(clips, crops, feature_dim)``.
+        sidecar: what the features were made of and with.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
     sidecar: Sidecar
+
+    @property
+    def clips(self) -> int:
+        """How many clips the video has, at least one."""
+        return self.shape[0]
+
+    @property
+    def crops(self) -> int | None:
+        """Crops per clip; None where the array has no axis for them."""
+        return self.shape[1] if len(self.shape) == 3 else None
+
+    @property
+    def array(self) -> NDArray[np.float32]:
+        """All features, read-only and mapped anew each time, so that what was read leaves memory with the array.
+
+        They are not checked to be finite; `read` and `pieces` do.
+
+        Raises:
+            UserError: the file was damaged or exchanged since.
+        """
+        return _map(self.path, self.shape)
+
+    def read(self, rows: slice | NDArray[np.int64], crop: int | None = None) -> NDArray[np.float32]:
+        """Copy some clips into memory; nothing else of the file stays there.
+
+        Args:
+            rows: which clips; indices may come in any order and more than once.
+            crop: take this crop alone; only where there are crops.
+
+        Returns:
+            A fresh array, ``(n, feature_dim)``, or ``(n, crops, feature_dim)`` where there are crops and none is named.
+
+        Raises:
+            UserError: NaN or infinite values, or the file was damaged or exchanged since.
+            ValueError: a crop of features that have none.
+        """
+        if crop is not None and self.crops is None:
+            raise ValueError(f"{self.path}: crop {crop} of features without crops, {self.shape}")
+        mapped = self.array
+        block = mapped[rows] if crop is None else mapped[rows, crop]
+        block = np.array(block) if isinstance(rows, slice) else np.asarray(block)  # indexing by an array copies already
+        if not np.isfinite(block).all():
+            raise UserError(f"{self.path}: holds NaN or infinite features; delete it and extract the video again")
+        return block
+
+    def pieces(self, size: int = PIECE_ROWS) -> Iterator[NDArray[np.float32]]:
+        """All clips in order, as by `read`, in blocks of at most ``size`` feature rows.
+
+        A clip with crops has one row for each; a block always holds whole clips, and at least one.
+
+        Raises:
+            UserError: as `read`.
+        """
+        step = max(1, size // (self.crops or 1))
+        for start in range(0, self.clips, step):
+            yield self.read(slice(start, start + step))
 
 
 class FeatureStore:
@@ -143,46 +210,46 @@ class FeatureStore:
         )
 
     def read(self, name: str, fingerprint: str | None = None) -> Features:
-        """The features of the video ``name``, memory-mapped.
+        """The features of the video ``name``. Only their header is looked at; `Features.read` checks what it reads.
 
         Args:
             name: as given to `write`.
             fingerprint: of the extractor that they must come from; None accepts any.
 
         Raises:
-            UserError: missing, damaged, made by another extractor, or not finite.
+            UserError: missing, damaged, without a single clip, or made by another extractor.
         """
         path = self.array_path(name)
         sidecar = Sidecar.read(self.sidecar_path(name))
         check_fingerprint(self.sidecar_path(name), sidecar.fingerprint, fingerprint)
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: a damaged feature file ({error}); delete it and extract again") from error
-        expected = (sidecar.clipping.count(sidecar.frames), sidecar.feature_dim)
-        if array.shape != expected or array.dtype != np.float32:
-            raise UserError(
-                f"{path}: {array.dtype} {array.shape}, not float32 {expected} as made; delete it and extract again"
-            )
-        if not np.isfinite(array).all():
-            raise UserError(f"{path}: holds NaN or infinite features; delete it and extract the video again")
-        return Features(array, sidecar)
+        rows = (sidecar.feature_dim,) if sidecar.crops is None else (sidecar.crops, sidecar.feature_dim)
+        shape = (sidecar.clipping.count(sidecar.frames), *rows)
+        _map(path, shape)
+        if shape[0] == 0:
+            raise UserError(f"{path}: holds no clips; delete it and extract the video again")
+        return Features(path, shape, sidecar)
 
     def read_all(self, names: Iterable[str]) -> Iterator[Features]:
         """The features of each video of a data set, found by `find`, all from one extractor with one set of weights.
 
         Raises:
-            UserError: missing or damaged features, features of different origin, or two videos that would share a file.
+            UserError: missing or damaged features, features of different origin, dimension or number of crops, or two
+                videos that would share a file.
         """
-        fingerprint: str | None = None
+        first: Features | None = None
         filed: dict[str, str] = {}
         for name in names:
             found = self.find(name)
             if found in filed:
                 raise UserError(f"{name} and {filed[found]} would both read the features of {found} in {self.folder}")
             filed[found] = name
-            features = self.read(found, fingerprint)
-            fingerprint = features.sidecar.fingerprint
+            features = self.read(found, first and first.sidecar.fingerprint)
+            first = first or features
+            if features.shape[1:] != first.shape[1:]:
+                raise UserError(
+                    f"{self.folder}: features of mixed dimension: {next(iter(filed.values()))} has "
+                    f"{_dimension(first)}, {name} has {_dimension(features)}; make them alike, or use two folders"
+                )
             yield features
 
     def is_current(self, source: VideoSource, fingerprint: str, clipping: Clipping) -> bool:
@@ -203,11 +270,11 @@ class FeatureStore:
         ).exists()
 
     @contextmanager
-    def write(self, name: str, feature_dim: int) -> Iterator[FeatureWriter]:
+    def write(self, name: str, feature_dim: int, crops: int | None = None) -> Iterator[FeatureWriter]:
         """Write the features of one video. Nothing is left behind after an error, or without `FeatureWriter.finish`."""
         path, sidecar_path = self.array_path(name), self.sidecar_path(name)
         with replacing(path) as file:
-            writer = FeatureWriter(file, path, feature_dim)
+            writer = FeatureWriter(file, path, feature_dim, crops)
             yield writer
             if writer.sidecar is None:
                 raise RuntimeError(f"{path}: written without a sidecar")
@@ -220,19 +287,20 @@ class FeatureWriter:
 
     sidecar: Sidecar | None = None
 
-    def __init__(self, file: IO[bytes], path: Path, feature_dim: int) -> None:
-        self._file, self._path, self._feature_dim = file, path, feature_dim
+    def __init__(self, file: IO[bytes], path: Path, feature_dim: int, crops: int | None = None) -> None:
+        self._file, self._path = file, path
+        self._row = (feature_dim,) if crops is None else (crops, feature_dim)  # shape of one clip's features
         self.clips = 0
         self._write_header()
 
     def append(self, features: NDArray[np.float32]) -> None:
-        """Append ``(n, feature_dim)``.
+        """Append ``(n, feature_dim)``, or ``(n, crops, feature_dim)`` where crops were announced.
 
         Raises:
             UserError: NaN or infinite values: nothing that could be learnt from.
         """
-        if features.ndim != 2 or features.shape[1] != self._feature_dim:
-            raise ValueError(f"features {features.shape}, expected (n, {self._feature_dim})")
+        if features.ndim == 0 or features.shape[1:] != self._row:
+            raise ValueError(f"features {features.shape}, expected (n, {', '.join(map(str, self._row))})")
         if not np.isfinite(features).all():
             raise UserError(f"{self._path}: the network gave NaN or infinite features, the file was not written")
         self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
@@ -245,8 +313,30 @@ class FeatureWriter:
         self.sidecar = sidecar
 
     def _write_header(self) -> None:
-        header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (self.clips, self._feature_dim)}
+        header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (self.clips, *self._row)}
         np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Map a feature file of known shape, read-only.
+
+    Raises:
+        UserError: missing, damaged, or of another shape.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")  # never unpickles
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        raise UserError(f"{path}: a damaged feature file ({error}); delete it and extract again") from error
+    if array.shape != shape or array.dtype != np.float32:
+        raise UserError(
+            f"{path}: {array.dtype} {array.shape}, not float32 {shape} as made; delete it and extract again"
+        )
+    return array
+
+
+def _dimension(features: Features) -> str:
+    """Such as ``1024`` or ``10 x 2048``, crops first."""
+    return " x ".join(map(str, features.shape[1:]))
 
 
 def check_fingerprint(where: Path, found: str, wanted: str | None) -> None:

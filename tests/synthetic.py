@@ -31,16 +31,18 @@ SIDECAR = Sidecar(
 
 
 def write_features(root: Path, name: str, features: NDArray[np.float32], frames: int, **changes: object) -> None:
-    """File ``features`` as those of a video of ``frames`` frames."""
+    """File ``features``, ``(clips, F)`` or ``(clips, crops, F)``, as those of a video of ``frames`` frames."""
+    crops = features.shape[1] if features.ndim == 3 else None
     sidecar = replace(
         SIDECAR,
         video=name,
         video_sha256=f"digest of {name}",
         frames=frames,
-        feature_dim=features.shape[1],
+        feature_dim=features.shape[-1],
+        crops=crops,
         **changes,
     )
-    with FeatureStore(root, "i3d-rgb").write(name, features.shape[1]) as writer:
+    with FeatureStore(root, "i3d-rgb").write(name, features.shape[-1], crops) as writer:
         writer.append(features)
         writer.finish(sidecar)
 

@@ -39,13 +39,14 @@ def sidecar_of(name: str, frames: int, path: Path | None = None, fingerprint: st
     )
 
 
-def features(clips: int) -> NDArray[np.float32]:
-    return np.random.default_rng(clips).normal(size=(clips, DIM)).astype(np.float32)
+def features(clips: int, *row: int) -> NDArray[np.float32]:
+    return np.random.default_rng(clips).normal(size=(clips, *(row or (DIM,)))).astype(np.float32)
 
 
 def write(store: FeatureStore, sidecar: Sidecar) -> NDArray[np.float32]:
-    array = features(sidecar.clipping.count(sidecar.frames))
-    with store.write(sidecar.video, DIM) as writer:
+    row = (sidecar.feature_dim,) if sidecar.crops is None else (sidecar.crops, sidecar.feature_dim)
+    array = features(sidecar.clipping.count(sidecar.frames), *row)
+    with store.write(sidecar.video, sidecar.feature_dim, sidecar.crops) as writer:
         for start in range(0, len(array), 4):
             writer.append(array[start : start + 4])
         writer.finish(sidecar)
@@ -128,6 +129,108 @@ def test_the_header_of_many_rows_takes_the_place_of_the_first(store: FeatureStor
     assert np.array_equal(np.load(path), array)
     assert path.stat().st_size == 128 + array.nbytes
     assert np.array_equal(store.read("long.mp4").array, array)
+
+
+def test_features_with_crops_are_written_and_read(store: FeatureStore) -> None:
+    sidecar = replace(sidecar_of("a.mp4", 421), crops=10)
+    array = write(store, sidecar)
+    read = store.read("a.mp4")
+    assert read.sidecar == sidecar
+    assert (read.clips, read.crops, read.shape) == (27, 10, (27, 10, DIM))
+    assert np.array_equal(np.load(read.path), array)
+    assert np.array_equal(read.array, array)
+
+
+def test_a_sidecar_from_before_there_were_crops_is_read(store: FeatureStore) -> None:
+    array = write(store, sidecar_of("a.mp4", 40))
+    path = store.sidecar_path("a.mp4")
+    fields = json.loads(path.read_text())
+    del fields["crops"]
+    path.write_text(json.dumps(fields))
+    read = store.read("a.mp4")
+    assert read.crops is None
+    assert np.array_equal(read.array, array)
+
+
+# --- reading into memory ---------------------------------------------------------------------------------------------
+
+
+ROWS = [
+    slice(3, 9),
+    slice(None),
+    slice(0, None, 5),
+    slice(25, 90),
+    slice(4, 4),
+    np.array([7, 2, 2, 26]),
+    np.array([], int),
+]
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=str)
+@pytest.mark.parametrize("crops", [None, 4])
+def test_rows_are_fresh_copies(store: FeatureStore, rows: slice | NDArray[np.int64], crops: int | None) -> None:
+    array = write(store, replace(sidecar_of("a.mp4", 421), crops=crops))
+    read = store.read("a.mp4")
+    cases = [(None, array[rows])]
+    if crops is not None:
+        cases += [(crop, array[:, crop][rows]) for crop in range(crops)]
+    for crop, expected in cases:
+        block = read.read(rows, crop)
+        assert type(block) is np.ndarray
+        assert block.dtype == np.float32
+        assert block.flags.writeable
+        assert np.array_equal(block, expected)
+        block[:] = 0  # nobody else's
+    assert np.array_equal(read.array, array)
+
+
+def test_a_crop_of_features_without_crops_is_a_programming_error(store: FeatureStore) -> None:
+    write(store, sidecar_of("a.mp4", 40))
+    with pytest.raises(ValueError, match="crop 0 of features without crops"):
+        store.read("a.mp4").read(slice(None), crop=0)
+
+
+@pytest.mark.parametrize("crops", [None, 4])
+@pytest.mark.parametrize("size", [1, 4, 26, 27, 28, 8192])
+def test_pieces_are_all_rows_in_order(store: FeatureStore, size: int, crops: int | None) -> None:
+    array = write(store, replace(sidecar_of("a.mp4", 421), crops=crops))
+    pieces = list(store.read("a.mp4").pieces(size))
+    assert np.array_equal(np.concatenate(pieces), array)
+    assert all(len(piece) * (crops or 1) <= max(size, crops or 1) for piece in pieces)
+    assert len(pieces) == -(-27 // max(1, size // (crops or 1)))
+
+
+READER = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from xelvad.pipeline.cache import FeatureStore
+
+def megabytes(what):
+    return int(re.search(what + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
+
+features = FeatureStore(Path(sys.argv[1]), "tiny").read("long.mp4")
+before = megabytes("VmRSS")
+total = sum(float(piece.sum()) for piece in features.pieces(1024))
+total += sum(float(features.read(np.arange(start, start + 9)).sum()) for start in range(0, features.clips, 9))
+total += sum(float(features.array[start : start + 1024].sum()) for start in range(0, features.clips, 1024))
+assert total == 3 * features.clips * 512
+print(megabytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_pages_that_were_read_do_not_stay_in_memory(store: FeatureStore) -> None:
+    # Guards against a map that lives as long as its `Features`: all pages ever read of it stayed resident.
+    clips = 90_000  # 176 MiB
+    with store.write("long.mp4", 512) as writer:
+        for _ in range(9):
+            writer.append(np.ones((clips // 9, 512), np.float32))
+        writer.finish(replace(sidecar_of("long.mp4", 16 * clips), feature_dim=512))
+    command = [sys.executable, "-c", READER, str(store.root)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 60, result.stdout
 
 
 def write_and_fail(store: FeatureStore, name: str, error: BaseException) -> None:
@@ -273,6 +376,18 @@ def test_a_data_set_is_read_from_one_extractor_and_each_video_once(store: Featur
         list(store.read_all(["a.mp4", "c.mp4"]))
 
 
+@pytest.mark.parametrize(
+    ("changes", "other"), [({"feature_dim": 5}, "5"), ({"crops": 10}, "10 x 3"), ({"crops": 1}, "1 x 3")]
+)
+def test_a_data_set_of_mixed_dimension_is_refused(store: FeatureStore, changes: dict[str, int], other: str) -> None:
+    for name in ["a.mp4", "b.mp4"]:
+        write(store, sidecar_of(name, 40))
+    write(store, replace(sidecar_of("c.mp4", 40), **changes))
+    with pytest.raises(UserError, match=rf"mixed dimension: videos/a\.mp4 has 3, c\.mp4 has {other};") as caught:
+        list(store.read_all(["videos/a.mp4", "b.mp4", "c.mp4"]))
+    assert "\n" not in str(caught.value)
+
+
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -291,18 +406,49 @@ def test_features_that_are_not_finite_are_neither_written_nor_read(store: Featur
     assert files(store) == []
     array = write(store, sidecar_of("a.mp4", 40))
     spoil(store.array_path("a.mp4"), array, value)
-    with pytest.raises(UserError, match=r"a\.mp4\.npy.*NaN or infinite"):
+    read = store.read("a.mp4")  # not read as a whole just to look for them
+    message = r"a\.mp4\.npy: holds NaN or infinite features; delete it and extract the video again$"
+    for use in (lambda: read.read(slice(1, 2)), lambda: read.read(np.array([2, 1])), lambda: list(read.pieces(1))):
+        with pytest.raises(UserError, match=message):
+            use()
+    assert np.array_equal(read.read(np.array([2, 0])), array[[2, 0]])
+
+
+@pytest.mark.parametrize("crops", [None, 2])
+def test_a_file_without_clips_is_refused(store: FeatureStore, crops: int | None) -> None:
+    write(store, replace(sidecar_of("a.mp4", 20), frames=0, crops=crops))
+    with pytest.raises(UserError, match=r"a\.mp4\.npy: holds no clips; delete it and extract the video again"):
         store.read("a.mp4")
 
 
+@pytest.mark.parametrize("change", ["gone", "cut", "longer", "doubles"])
+def test_a_file_that_changes_after_it_was_opened_is_named(store: FeatureStore, change: str) -> None:
+    array, path = write(store, sidecar_of("a.mp4", 100)), store.array_path("a.mp4")
+    read = store.read("a.mp4")
+    if change == "gone":
+        path.unlink()
+    elif change == "cut":
+        path.write_bytes(path.read_bytes()[:-4])
+    else:
+        np.save(path, {"longer": np.concatenate([array, array]), "doubles": array.astype(float)}[change])
+    for use in (lambda: read.array, lambda: read.read(slice(0, 1)), lambda: next(read.pieces())):
+        with pytest.raises(UserError, match=r"a\.mp4\.npy.*extract again"):
+            use()
+
+
 def test_features_of_another_width_are_a_programming_error(store: FeatureStore) -> None:
-    for shape in (2, DIM + 1), (DIM,):
+    for shape in (2, DIM + 1), (DIM,), (2, 2, DIM), ():
         with pytest.raises(ValueError, match="expected"), store.write("a.mp4", DIM) as writer:
+            writer.append(np.zeros(shape, np.float32))
+    for shape in (2, DIM), (2, 3, DIM), (4, DIM):
+        with pytest.raises(ValueError, match=r"expected \(n, 4, 3\)"), store.write("a.mp4", DIM, crops=4) as writer:
             writer.append(np.zeros(shape, np.float32))
     assert files(store) == []
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "fewer clips", "doubles", "words"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "empty", "text", "cut", "fewer clips", "doubles", "words", "objects", "zip"]
+)
 def test_a_damaged_feature_file_is_named(store: FeatureStore, damage: str) -> None:
     array, path = write(store, sidecar_of("a.mp4", 100)), store.array_path("a.mp4")
     if damage == "missing":
@@ -311,8 +457,19 @@ def test_a_damaged_feature_file_is_named(store: FeatureStore, damage: str) -> No
         path.write_bytes(path.read_bytes()[:-4])
     elif damage in ("empty", "text"):
         path.write_text("" if damage == "empty" else "features")
+    elif damage == "zip":
+        np.savez(path.with_suffix(".npz"), array)
+        path.with_suffix(".npz").rename(path)
     else:
-        np.save(path, {"fewer clips": array[:-1], "doubles": array.astype(float), "words": array.astype(str)}[damage])
+        np.save(
+            path,
+            {
+                "fewer clips": array[:-1],
+                "doubles": array.astype(float),
+                "words": array.astype(str),
+                "objects": array.astype(object),
+            }[damage],
+        )
     with pytest.raises(UserError, match=r"a\.mp4\.npy.*extract") as caught:
         store.read("a.mp4")
     assert "\n" not in str(caught.value)
