@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .clips import Clipping
+from .clips import Clipping, Segments, clipping_from
 from .files import replacing, write_text
 from .videos import VideoSource
 
@@ -65,7 +65,7 @@ class Sidecar:
     declared_frames: int  # what the container promised; 0 where it does not say
     salvaged_frames: int
     timeline: Timeline
-    clipping: Clipping
+    clipping: Clipping | Segments
     extractor: str
     fingerprint: str
     feature_dim: int
@@ -88,7 +88,7 @@ class Sidecar:
             seconds = fields["timeline"]["seconds"]
             fields["timeline"]["seconds"] = tuple(seconds) if seconds is not None else None
             fields["timeline"] = Timeline(**fields["timeline"])
-            fields["clipping"] = Clipping(**fields["clipping"])
+            fields["clipping"] = clipping_from(fields["clipping"])
             return cls(**fields)
         except FileNotFoundError as error:
             raise UserError(f"{path}: missing; extract the video again") from error
@@ -252,7 +252,7 @@ class FeatureStore:
                 )
             yield features
 
-    def is_current(self, source: VideoSource, fingerprint: str, clipping: Clipping) -> bool:
+    def is_current(self, source: VideoSource, fingerprint: str, clipping: Clipping | Segments) -> bool:
         """Whether the features of this very video are there, made just so.
 
         Raises:

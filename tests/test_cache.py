@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import FeatureStore, Sidecar, Timeline, digest, stamp
-from xelvad.pipeline.clips import Clipping
+from xelvad.pipeline.clips import Clipping, Segments
 from xelvad.pipeline.videos import VideoSource
 
 DIM = 3
@@ -150,6 +150,17 @@ def test_a_sidecar_from_before_there_were_crops_is_read(store: FeatureStore) -> 
     read = store.read("a.mp4")
     assert read.crops is None
     assert np.array_equal(read.array, array)
+
+
+def test_features_of_segments_are_written_and_read(store: FeatureStore, video: VideoSource) -> None:
+    sidecar = replace(sidecar_of("day/a.mp4", 1000, video.path), clipping=Segments(32))
+    array = write(store, sidecar)
+    read = store.read("day/a.mp4")
+    assert array.shape == read.shape == (32, DIM)
+    assert read.sidecar == sidecar
+    assert store.is_current(video, FINGERPRINT, Segments(32))
+    with pytest.raises(UserError, match=r"made with Segments\(segments=32\), not Clipping"):
+        store.is_current(video, FINGERPRINT, Clipping())
 
 
 # --- reading into memory ---------------------------------------------------------------------------------------------

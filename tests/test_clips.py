@@ -1,9 +1,12 @@
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from xelvad.pipeline.clips import Clipping, Tail
+from xelvad.pipeline.clips import Clipping, Segments, Tail, clipping_from
 
 LENGTHS = [1, 15, 16, 17, 32, 421]
 
@@ -85,3 +88,92 @@ def test_a_whole_clip_is_not_copied() -> None:
     block = film(16)
     (clip,) = Clipping().split([block])
     assert np.shares_memory(clip, block)
+
+
+# --- segments --------------------------------------------------------------------------------------------------------
+
+
+def reference_segments(scores: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
+    """The MIL protocol, segment by segment, for a video with at least as many frames as segments."""
+    spread = np.empty(frames, np.float32)
+    size = frames // len(scores)
+    for segment, score in enumerate(scores):
+        spread[segment * size : (segment + 1) * size] = score
+    spread[len(scores) * size :] = scores[-1]
+    return spread
+
+
+@pytest.mark.parametrize("segments", [1, 5, 32])
+@pytest.mark.parametrize("frames", [32, 33, 63, 64, 65, 421, 1000, 976_503])
+def test_segments_have_equal_shares_and_the_last_one_the_tail(frames: int, segments: int) -> None:
+    scores = np.random.default_rng(frames).random(segments, np.float32)
+    spread = Segments(segments).spread(scores, frames)
+    assert spread.dtype == np.float32
+    assert np.array_equal(spread, reference_segments(scores, frames))
+
+
+@pytest.mark.parametrize("frames", range(1, 32))
+def test_a_video_with_fewer_frames_than_segments_takes_scores_from_all_over_it(frames: int) -> None:
+    spread = Segments(32).spread(np.arange(32, dtype=np.float32), frames)
+    assert np.array_equal(spread, np.arange(frames) * 32 // frames)
+
+
+def test_the_number_of_segments_does_not_depend_on_the_video() -> None:
+    assert [Segments().count(frames) for frames in (0, 1, 31, 32, 1000)] == [32] * 5
+    assert len(Segments().spread(np.zeros(32, np.float32), 0)) == 0
+
+
+@pytest.mark.parametrize(("scores", "frames"), [(31, 100), (33, 100), (0, 1)])
+def test_scores_of_another_number_of_segments_are_refused(scores: int, frames: int) -> None:
+    with pytest.raises(ValueError, match=f"{scores} clip scores for {frames} frames, which make 32 clips"):
+        Segments().spread(np.zeros(scores, np.float32), frames)
+
+
+# --- frames of a clip ------------------------------------------------------------------------------------------------
+
+CLIPPINGS = [Clipping(16, "pad"), Clipping(16, "drop"), Clipping(1), Clipping(7, "drop"), Segments(), Segments(3)]
+
+
+@pytest.mark.parametrize("clipping", CLIPPINGS, ids=str)
+@pytest.mark.parametrize("frames", [*LENGTHS, 2, 31, 1000])
+def test_frames_of_a_clip_are_those_that_get_its_score(clipping: Clipping | Segments, frames: int) -> None:
+    clips = clipping.count(frames)
+    spread = clipping.spread(np.arange(clips, dtype=np.float32), frames)
+    end = 0
+    for clip in range(clips):
+        start, stop = clipping.frames_of(clip, frames)
+        assert start == end, "without gaps, in order"
+        assert np.array_equal(np.flatnonzero(spread == clip), np.arange(start, stop))
+        end = stop
+    assert end == frames
+
+
+def test_frames_of_a_clip_by_hand() -> None:
+    assert [Clipping().frames_of(clip, 40) for clip in range(3)] == [(0, 16), (16, 32), (32, 40)]
+    assert [Clipping(16, "drop").frames_of(clip, 40) for clip in range(2)] == [(0, 16), (16, 40)]
+    assert [Segments(3).frames_of(clip, 11) for clip in range(3)] == [(0, 3), (3, 6), (6, 11)]
+    assert [Segments(4).frames_of(clip, 2) for clip in range(4)] == [(0, 1), (1, 1), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("clip", [-1, 3])
+@pytest.mark.parametrize("clipping", [Clipping(), Segments(3)], ids=str)
+def test_a_clip_that_is_not_there_has_no_frames(clipping: Clipping | Segments, clip: int) -> None:
+    with pytest.raises(ValueError, match=f"no clip {clip} in 40 frames, which make 3 clips"):
+        clipping.frames_of(clip, 40)
+
+
+# --- stored ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clipping", CLIPPINGS, ids=str)
+def test_a_stored_clipping_comes_back(clipping: Clipping | Segments) -> None:
+    assert clipping_from(json.loads(json.dumps(asdict(clipping)))) == clipping
+
+
+@pytest.mark.parametrize(
+    "fields", ["damaged", None, 5, {"length": 0}, {"length": "16"}, {"tail": "keep"}, {"segments": 0}, {"clips": 3},
+               {"segments": 3, "length": 16}],
+)  # fmt: skip
+def test_fields_of_no_clipping_are_refused(fields: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        clipping_from(fields)
