@@ -29,7 +29,8 @@ OPEN_TO = {
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
     *("files", "console", "videos", "decoding", "clips", "cache", "extraction"),
-    *("datasets", "bags", "metrics", "runs", "settings", "fitting", "training", "scoring", "evaluation"),
+    *("datasets", "bags", "metrics", "resampling", "runs", "settings"),
+    *("baseline", "fitting", "training", "scoring", "evaluation"),
     *("preview", "page", "report", "footage", "demo", "cli"),
 ]
 
