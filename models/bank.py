@@ -39,7 +39,7 @@ class HardInstanceBank(nn.Module):
     Attributes:
         instances: ``(M, F)``, one row per normal video, in the order of `refresh`.
         clips: ``(M,)`` int64, the number of the clip within its video; -1 in rows that were never filled.
-        scores: ``(M,)`` in [0, 1], the clip's score when it was chosen.
+        scores: ``(M,)`` in [0, 1], the clip's score when it was chosen; 0 in rows that were never filled.
         ages: ``(M,)`` int64, for how many refreshes in a row the same clip has been chosen.
     """
 
@@ -50,20 +50,27 @@ class HardInstanceBank(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._set(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), torch.empty(0))
-        self.register_buffer("ages", torch.empty(0, dtype=torch.int64))
-
-    def _set(self, instances: Tensor, clips: Tensor, scores: Tensor) -> None:
-        for name, value in (("instances", instances), ("clips", clips), ("scores", scores)):
-            self.register_buffer(name, value)
+        none = torch.empty(0, dtype=torch.int64)
+        self.restore({"instances": torch.empty(0, 0), "clips": none, "scores": torch.empty(0), "ages": none})
 
     @classmethod
     def constant(cls, rows: int, feature_dim: int, value: float = 0.5) -> HardInstanceBank:
         """A bank of equal features that belong to no clip, as the published script begins with."""
         bank = cls()
-        bank._set(torch.full((rows, feature_dim), value), torch.full((rows,), -1), torch.full((rows,), torch.nan))
-        bank.ages = torch.zeros(rows, dtype=torch.int64)
+        bank.restore(
+            {
+                "instances": torch.full((rows, feature_dim), value),
+                "clips": torch.full((rows,), -1),
+                "scores": torch.zeros(rows),
+                "ages": torch.zeros(rows, dtype=torch.int64),
+            }
+        )
         return bank
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` of another bank gave, of whatever size."""
+        for name in ("instances", "clips", "scores", "ages"):
+            self.register_buffer(name, state[name])
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -75,8 +82,8 @@ class HardInstanceBank(nn.Module):
         Args:
             detector: scores in evaluation mode; left in the mode it was in.
             normal_videos: every normal training video once, always in the same order; each in pieces of consecutive
-                clips, ``(t, F)`` or ``(t, crops, F)``, so that a long video need not be in memory as a whole. A bag that
-                is one tensor is ``[bag]``.
+                clips, ``(t, F)`` or ``(t, crops, F)``, so that a long video need not be in memory as a whole. A bag
+                that is one tensor is ``[bag]``.
 
         Returns:
             Turnover: the share of the rows whose clip is another one than before.
@@ -104,8 +111,8 @@ class HardInstanceBank(nn.Module):
             ValueError: a row that the bank does not have.
         """
         if not len(self):
-            self._set(instances.clone(), clips.clone(), scores.detach().clone())
-            self.ages = torch.ones_like(clips)
+            state = {"instances": instances, "clips": clips, "scores": scores.detach(), "ages": torch.ones_like(clips)}
+            self.restore({name: value.clone() for name, value in state.items()})
             return 1.0
         if int(videos.max()) >= len(self):
             raise ValueError(f"video {int(videos.max())} has no row in a bank of {len(self)}")

@@ -15,7 +15,7 @@ def two_means(points: Tensor) -> Tensor:
 
     Begins with the halves on both sides of the mean along the first principal axis, which is the relaxed optimum of
     2-means (Ding & He, "K-means clustering via principal component analysis", ICML 2004), found by a few power steps;
-    then Lloyd's iterations until nothing moves. No random start, so no restarts: the same points give the same clusters.
+    then Lloyd's iterations until nothing moves. No random start, so no restarts: equal points give equal clusters.
 
     Args:
         points: ``(T, D)``, T ≥ 1; a gradient is not followed.
@@ -45,7 +45,7 @@ def two_means(points: Tensor) -> Tensor:
 
 
 def centre_distance(points: Tensor, clusters: Tensor, otherwise: float) -> Tensor:
-    """Distance of the two cluster centres, with gradient: ``(T, D), (T,) bool -> ()``; ``otherwise`` if one is empty."""
+    """Distance of two clusters' centres, with gradient: ``(T, D), (T,) bool -> ()``; ``otherwise`` if one is empty."""
     ones = int(clusters.sum())
     if not 0 < ones < len(points):
         return points.new_tensor(otherwise)

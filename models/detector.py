@@ -40,6 +40,10 @@ class Bags:
         """A batch of videos that are ``(T, F)`` each; T may differ from video to video."""
         return cls(torch.cat([*abnormal, *normal]), tuple(map(len, abnormal)), tuple(map(len, normal)))
 
+    def to(self, device: torch.device | str) -> Bags:
+        """The same bags on a device."""
+        return Bags(self.clips.to(device), self.abnormal, self.normal)
+
     def split(self, values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """What was computed for every clip, ``(ΣT, …)``, by video ``(T, …)``: of the abnormal, of the normal ones."""
         videos = values.split([*self.abnormal, *self.normal])

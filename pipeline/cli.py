@@ -20,10 +20,11 @@ from rich.table import Table
 
 from .. import __version__
 from ..errors import UserError
+from .recipes import recipe_in, recipe_names, recipe_path
 
 if TYPE_CHECKING:
+    from .evaluation import Evaluation
     from .extraction import ExtractionResult
-    from .metrics import FrameMetrics
 
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -40,6 +41,7 @@ class Command:
     description: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
+    takes_recipe: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("xelvad").setLevel(logging.INFO)
     argv = spell_options(sys.argv[1:] if arguments is None else arguments)
     try:
-        parser = build_parser()
+        parser = build_parser(argv)
         parsed = parser.parse_args(argv)
         name = parsed.command
         return COMMANDS[name].run(parser.instantiate(parsed)[name])
@@ -83,8 +85,15 @@ def spell_options(arguments: Sequence[str]) -> list[str]:
     return spelt
 
 
-def build_parser() -> ArgumentParser:
-    """The parser of all commands; options come from the stages' typed configurations."""
+def build_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
+    """The parser of all commands; options come from the stages' typed configurations.
+
+    Args:
+        arguments: those to be parsed: the recipe that they name gives the defaults of training.
+
+    Raises:
+        UserError: there is no such recipe or detector.
+    """
     parser = ArgumentParser(
         prog="xelvad",
         description="Weakly supervised video anomaly detection: raw surveillance video in, frame scores out.",
@@ -94,7 +103,8 @@ def build_parser() -> ArgumentParser:
     )
     commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
-        subparser = ArgumentParser(description=command.description)
+        defaults: list[str | os.PathLike] = [recipe_path(recipe_in(arguments))] if command.takes_recipe else []
+        subparser = ArgumentParser(description=command.description, default_config_files=defaults)
         subparser.add_argument("--config", action="config", help="YAML file with any of the options; flags override it")
         command.add_arguments(subparser)
         commands.add_subcommand(name, subparser, help=command.description)
@@ -118,7 +128,7 @@ def _demo(arguments: Namespace) -> int:
     from .demo import run_demo
 
     result = run_demo(arguments.out, arguments.seed)
-    print_metrics(result.metrics)
+    print_results(result.evaluations)
     output.print(f"report: {result.report}")
     return DONE
 
@@ -183,6 +193,31 @@ def _list_troubles(result: ExtractionResult) -> int:
     return SOME_SET_ASIDE if result.failed else DONE
 
 
+# --- import ----------------------------------------------------------------------------------------------------------
+
+
+def _import_arguments(parser: ArgumentParser) -> None:
+    from .importing import ImportConfig
+
+    source = "folders with a .npy or .txt file for every video, named like it"
+    parser.add_argument("--source", type=Path, nargs="+", required=True, help=source)
+    manifest = "CSV file that names the videos, as for training; with the column frames, rows are checked against it"
+    parser.add_argument("--manifest", type=Path, required=True, help=manifest)
+    parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
+    segments = "rows of .npy files are segments, each an equal share of its video; those of .txt files always are"
+    parser.add_argument("--segments", action="store_true", help=segments)
+    parser.add_class_arguments(ImportConfig, skip={"segments"})
+
+
+def _import(arguments: Namespace) -> int:
+    from .importing import ImportConfig, import_features, videos_of
+
+    videos, config = videos_of(arguments.manifest), _config(ImportConfig, arguments)
+    result = import_features(videos, arguments.source, arguments.features, config)
+    output.print(f"{len(result.imported)} imported, {len(result.current)} were there")
+    return DONE
+
+
 # --- train, evaluate -------------------------------------------------------------------------------------------------
 
 
@@ -199,17 +234,27 @@ def _train_arguments(parser: ArgumentParser) -> None:
 
     _dataset_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="the run folder to make")
+    parser.add_argument(
+        "--recipe", type=str, help=f"named defaults (default: general/DETECTOR): {', '.join(recipe_names())}"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training, bit for bit")
+    parser.add_argument("--seeds", type=int, default=1, help="train so many times, from --seed on: OUT/seed-0, …")
     parser.add_class_arguments(TrainingConfig)
 
 
 def _train(arguments: Namespace) -> int:
     from .datasets import read_manifest
     from .settings import TrainingConfig
-    from .training import train
+    from .training import train, train_seeds
 
     dataset = read_manifest(arguments.manifest, arguments.test_fold)
-    manifest = train(dataset, arguments.features, arguments.out, _config(TrainingConfig, arguments))
-    output.print(f"{manifest.name} trained on {manifest.training_videos} videos: {arguments.out}")
+    config, out = _config(TrainingConfig, arguments), arguments.out
+    if arguments.seeds == 1:
+        manifest = train(dataset, arguments.features, out, config, resume=arguments.resume)
+    else:
+        manifest = train_seeds(dataset, arguments.features, out, config, arguments.seeds, resume=arguments.resume)[0]
+    of = f"{manifest.training_videos} videos" + (f", {arguments.seeds} seeds" if arguments.seeds > 1 else "")
+    output.print(f"{manifest.name} trained on {of}: {out}")
     return DONE
 
 
@@ -221,26 +266,35 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 
 def _evaluate(arguments: Namespace) -> int:
     from .datasets import read_manifest
-    from .evaluation import evaluate, write_evaluations
+    from .evaluation import evaluate_all, write_evaluations
     from .report import report_evaluations
-    from .runs import load_run
 
     dataset = read_manifest(arguments.manifest, arguments.test_fold)
-    evaluations = [evaluate(load_run(run), dataset, arguments.features) for run in arguments.run]
+    evaluations = evaluate_all(arguments.run, dataset, arguments.features)
     write_evaluations(evaluations, arguments.out)
-    print_metrics({evaluation.label: evaluation.metrics for evaluation in evaluations})
+    print_results(evaluations)
     output.print(f"report: {report_evaluations(evaluations, dataset, arguments.out)}")
     return DONE
 
 
-def print_metrics(metrics: dict[str, FrameMetrics]) -> None:
-    """A table of frame-level metrics in per cent, one row per run."""
-    table = Table("run", "AUC %", "AP %", "AUC abnormal %", "FAR normal %", "TPR %")
-    for label, m in metrics.items():
-        table.add_row(label, *(f"{100 * value:.2f}" for value in (m.auc, m.ap, m.auc_abnormal, m.far_normal, m.tpr)))
+def print_results(evaluations: Sequence[Evaluation]) -> None:
+    """A table of frame-level metrics in per cent, one row for each run and choice of weights."""
+    from .evaluation import RATES, summarise
+
+    table = Table("run", "weights", "AUC %", "AP %", "AUC abnormal %", "FAR normal %", "TPR %", title_justify="left")
+    for row in summarise(evaluations):
+        cells = [f"{100 * row.mean[name]:.2f}" for name in RATES]
+        if row.spread is not None:
+            cells = [f"{cell} ± {100 * row.spread[name]:.2f}" for cell, name in zip(cells, RATES, strict=True)]
+        if row.interval is not None:
+            cells[0] += f" ({100 * row.interval.low:.1f} to {100 * row.interval.high:.1f})"
+        seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
+        table.add_row(row.run + seeds, row.weights.replace("_", " "), *cells)
     output.print(table)
     output.print(
-        "frame level, all test videos together; FAR over the frames of normal videos, FAR and TPR at threshold 0.5"
+        "frame level, all test videos together; in brackets where 95 % of test sets drawn from these videos lie; "
+        "± over seeds; FAR over the frames of normal videos, FAR and TPR at threshold 0.5; best on test was chosen on "
+        "the test videos: an upper bound, not a result"
     )
 
 
@@ -281,7 +335,8 @@ COMMANDS: dict[str, Command] = {
         "Known pretrained weights: list, fetch NAME, or add NAME PATH by hand.", _weights_arguments, _weights
     ),
     "extract": Command("Videos to feature files; resumes where it stopped.", _extract_arguments, _extract),
-    "train": Command("Feature files and video-level labels to a run folder.", _train_arguments, _train),
+    "import": Command("Feature files that others made to a features folder.", _import_arguments, _import),
+    "train": Command("Feature files and video-level labels to a run folder.", _train_arguments, _train, True),
     "evaluate": Command("Runs and test features to frame-level metrics and a report.", _evaluate_arguments, _evaluate),
     "score": Command("New videos to a score for every frame and a report.", _score_arguments, _score),
 }

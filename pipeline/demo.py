@@ -10,10 +10,9 @@ from pathlib import Path
 
 from .console import console
 from .datasets import read_manifest
-from .evaluation import evaluate, write_evaluations
+from .evaluation import Evaluation, evaluate, write_evaluations
 from .extraction import ExtractionConfig, extract
 from .footage import draw_dataset
-from .metrics import FrameMetrics
 from .report import report_evaluations
 from .runs import is_run, load_run
 from .settings import TrainingConfig, XELConfig
@@ -26,9 +25,9 @@ FRAMES = 192  # per video: 12 clips
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Metrics by run, and where the report is."""
+    """What the runs achieve, and where the report is."""
 
-    metrics: dict[str, FrameMetrics]
+    evaluations: list[Evaluation]
     report: Path
 
 
@@ -61,4 +60,4 @@ def run_demo(out: Path, seed: int = 0, videos: int = VIDEOS, frames: int = FRAME
     results = out / f"results-{seed}"
     write_evaluations(evaluations, results)
     report = report_evaluations(evaluations, dataset, results)
-    return DemoResult({evaluation.label: evaluation.metrics for evaluation in evaluations}, report)
+    return DemoResult(evaluations, report)

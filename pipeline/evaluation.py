@@ -15,19 +15,62 @@ from .cache import FeatureStore
 from .datasets import Dataset, frame_truth
 from .files import write_text
 from .metrics import FrameMetrics, Roc, ScoredVideo, frame_metrics, frame_roc
-from .runs import Run
+from .resampling import Interval, bootstrap_auc, mean_and_spread
+from .runs import LAST, Run, kept_weights, load_run, runs_in, seed_of
 from .scoring import FrameScores, score_features, write_scores
+
+RATES = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run achieves on the test videos of a data set; ``videos`` and ``scores`` are in the same order."""
+    """What a run achieves on the test videos of a data set; ``videos`` and ``scores`` are in the same order.
 
-    label: str  # the run's folder name
+    Attributes:
+        run: name of the run's folder, or of the folder that holds its seeds.
+        seed: of the training, where the folder holds several; else None.
+        weights: which of the run's weights.
+        metrics: over all frames.
+        interval: of the AUC, in [0, 1]: 95 % of the test sets drawn from these videos lie in it.
+        roc: over all frames.
+        videos: scores with truth.
+        scores: scores with times.
+    """
+
+    run: str
+    seed: int | None
+    weights: str
     metrics: FrameMetrics
+    interval: Interval
     roc: Roc
     videos: tuple[ScoredVideo, ...]
     scores: tuple[FrameScores, ...]
+
+    @property
+    def label(self) -> str:
+        """The run, and the seed where there are several: under this name results are filed."""
+        return self.run if self.seed is None else f"{self.run}/seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One row of a table of results: a run with one choice of weights, over its seeds.
+
+    Attributes:
+        run: name of the run's folder.
+        weights: which of the run's weights.
+        seeds: how many trainings.
+        mean: of each metric of `FrameMetrics` in fractions of 1, by name.
+        spread: sample standard deviation over the seeds; None for a single one.
+        interval: of a single run's AUC; None for several seeds.
+    """
+
+    run: str
+    weights: str
+    seeds: int
+    mean: dict[str, float]
+    spread: dict[str, float] | None
+    interval: Interval | None
 
 
 def evaluate(run: Run, dataset: Dataset, features: Path) -> Evaluation:
@@ -46,20 +89,78 @@ def evaluate(run: Run, dataset: Dataset, features: Path) -> Evaluation:
         truth = frame_truth(video, len(result.scores))
         scores.append(result)
         scored.append(ScoredVideo(video.name, video.abnormal, result.scores, truth))
-    return Evaluation(run.folder.name, frame_metrics(scored), frame_roc(scored), tuple(scored), tuple(scores))
+    folder = run.folder.resolve()
+    seed = seed_of(folder)
+    return Evaluation(
+        run=folder.name if seed is None else folder.parent.name,
+        seed=seed,
+        weights=run.weights,
+        metrics=frame_metrics(scored),
+        interval=bootstrap_auc(scored),
+        roc=frame_roc(scored),
+        videos=tuple(scored),
+        scores=tuple(scores),
+    )
+
+
+def evaluate_all(folders: Sequence[Path], dataset: Dataset, features: Path) -> list[Evaluation]:
+    """Evaluate all weights that runs have kept, with all their seeds.
+
+    Args:
+        folders: run folders, or folders that hold the seeds of a training.
+        dataset: its test videos.
+        features: the features folder.
+
+    Raises:
+        UserError: as `evaluate` and `load_run`, or two folders have the same name.
+    """
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise UserError(f"two runs of the same name ({', '.join(names)}): rename one folder, results are filed by it")
+    return [
+        evaluate(load_run(run, which), dataset, features)
+        for folder in folders
+        for run in runs_in(folder)
+        for which in kept_weights(run) or [LAST]
+    ]
+
+
+def summarise(evaluations: Sequence[Evaluation]) -> list[Summary]:
+    """One row for each run and choice of weights, over its seeds."""
+    groups: dict[tuple[str, str], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        groups.setdefault((evaluation.run, evaluation.weights), []).append(evaluation)
+    summaries = []
+    for (run, weights), group in groups.items():
+        figures = {name: mean_and_spread([getattr(evaluation.metrics, name) for evaluation in group]) for name in RATES}
+        several = len(group) > 1
+        summaries.append(
+            Summary(
+                run,
+                weights,
+                len(group),
+                {name: mean for name, (mean, _) in figures.items()},
+                {name: spread for name, (_, spread) in figures.items() if spread is not None} if several else None,
+                None if several else group[0].interval,
+            )
+        )
+    return summaries
 
 
 def write_evaluations(evaluations: Sequence[Evaluation], out: Path) -> None:
-    """Write ``metrics.json``, by run, and the scores of every test video under ``out/<run>/`` as `scoring` does.
+    """Write ``metrics.json`` and, of the last iteration's weights, the scores of every test video.
 
-    Raises:
-        UserError: two runs have the same folder name.
+    Scores go to ``out/<run>/<video>/``, as `scoring` writes them; with several seeds to ``out/<run>/seed-0/…``.
     """
-    labels = [evaluation.label for evaluation in evaluations]
-    if len(set(labels)) < len(labels):
-        raise UserError(f"two runs of the same name ({', '.join(labels)}): rename one folder, results are filed by it")
-    metrics = {evaluation.label: asdict(evaluation.metrics) for evaluation in evaluations}
-    write_text(out / "metrics.json", json.dumps(metrics, indent=2))
+    runs = [
+        {"run": evaluation.run, "seed": evaluation.seed, "weights": evaluation.weights}
+        | asdict(evaluation.metrics)
+        | {"auc_interval": [evaluation.interval.low, evaluation.interval.high]}
+        for evaluation in evaluations
+    ]
+    summary = [asdict(row) for row in summarise(evaluations)]
+    write_text(out / "metrics.json", json.dumps({"summary": summary, "runs": runs}, indent=2))
     for evaluation in evaluations:
-        for result in evaluation.scores:
-            write_scores(out / evaluation.label / result.name, result)
+        if evaluation.weights == LAST:
+            for result in evaluation.scores:
+                write_scores(out / evaluation.label / result.name, result)

@@ -1,137 +1,321 @@
-"""The training loop: bags of both kinds in, a trained detector out. The same seed gives the same weights."""
+"""The training loop: videos of both kinds in, a trained detector out. The same seed gives the same weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import UserError
-from ..models import DETECTORS, XEL, Bags, Detector, MarginSchedule
+from ..models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, MarginSchedule, highest
+from .bags import TrainingVideos
+from .batches import Batch, Batches
+from .checkpoints import check_identity, read_state, write_state
 from .console import Progress
 from .settings import TrainingConfig
 
 CURVE_EVERY = 10  # iterations between two points of a TensorBoard curve
+CHECKPOINT_SECONDS = 30.0  # of training that a crash can cost
+
+Judge = Callable[[Detector], float]
+
+
+@dataclass
+class Best:
+    """The weights at which a judge was most content."""
+
+    value: float
+    iteration: int
+    weights: dict[str, Tensor]
+
+
+@dataclass
+class Fitted:
+    """What a training gives.
+
+    Attributes:
+        detector: with the weights of the last iteration, in evaluation mode.
+        bank: the hard instance bank, None without XEL.
+        best: by judge, its best weights.
+        history: by judge, the values at each evaluation, and the iterations after which they were taken.
+        last_epoch: the mean of every loss term over the last epoch.
+    """
+
+    detector: Detector
+    bank: HardInstanceBank | None
+    best: dict[str, Best] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    last_epoch: dict[str, float] = field(default_factory=dict)
 
 
 def fit(
-    abnormal: NDArray[np.float32], normal: NDArray[np.float32], config: TrainingConfig, curves: Path, name: str
-) -> tuple[Detector, dict[str, Any]]:
-    """Train a new detector.
+    abnormal: TrainingVideos,
+    normal: TrainingVideos,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    judges: dict[str, Judge],
+    identity: dict[str, Any],
+    resume: bool = False,
+) -> Fitted:
+    """Train a detector, from the beginning or from where a training stopped; both give the same bits.
 
     Args:
-        abnormal: bags of abnormal videos, ``(A, segments, F)``.
-        normal: bags of normal videos, ``(N, segments, F)``.
+        abnormal: videos known to hold an anomaly.
+        normal: videos known to hold none.
         config: how.
-        curves: folder for TensorBoard's events.
-        name: shown in the progress display.
+        folder: of the run: its checkpoint and TensorBoard's events go there.
+        judges: by name, functions that score the detector in evaluation mode on other videos; higher is better.
+        identity: what must be the same for a training to go on.
+        resume: go on from the checkpoint in ``folder``, if there is one.
 
-    Returns:
-        The detector in evaluation mode, and the mean of every loss term over the last epoch.
+    Raises:
+        UserError: the checkpoint belongs to another training, or a feature file is damaged.
     """
-    if config.detector not in DETECTORS:
-        raise UserError(f"there is no detector {config.detector!r}; known: {', '.join(DETECTORS)}")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        detector = DETECTORS[config.detector](abnormal.shape[-1])
-        with SummaryWriter(str(curves)) as writer:
-            metrics = _Trainer(detector, torch.from_numpy(abnormal), torch.from_numpy(normal), config, writer).run(name)
-    return detector.eval(), metrics
+        trainer = _Trainer(abnormal, normal, config, judges)
+        state = read_state(folder) if resume else None
+        if state is not None:
+            check_identity(folder, state["identity"], identity)
+            trainer.restore(state)
+        with SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.iteration) as trainer.curves:
+            trainer.run(folder, identity)
+    trainer.fitted.detector.eval()
+    return trainer.fitted
+
+
+def make_xel(config: TrainingConfig, abnormal: int, normal: int, feature_dim: int) -> XEL | None:
+    """XEL as configured, for so many training videos; None if it is off.
+
+    Raises:
+        UserError: a bank larger than the data.
+    """
+    if config.xel.mode == "off":
+        return None
+    if config.xel.bank_size is not None and config.xel.bank_size > normal:
+        raise UserError(
+            f"xel.bank_size {config.xel.bank_size} is larger than the data: there are {normal} normal training videos, "
+            "and each has one row in the bank"
+        )
+    settings, quirks = config.xel, config.quirk_names
+    schedule = MarginSchedule.spread_over(config.iterations, settings.warmup, settings.margins, settings.margin_step)
+    xel = XEL(
+        schedule,
+        settings.validation_weight,
+        settings.margin_weight,
+        settings.bank_size,
+        bank_dropout="bank-dropout" in quirks,
+    )
+    if quirks & {"constant-bank", "extra-rows"}:
+        rows = max(abnormal, normal) if "extra-rows" in quirks else normal
+        xel.bank = HardInstanceBank.constant(rows, feature_dim)
+    return xel
+
+
+def make_detector(config: TrainingConfig, feature_dim: int) -> LearningDetector:
+    """A new detector as configured, with random weights.
+
+    Raises:
+        UserError: no such detector.
+    """
+    kind = DETECTORS.get(config.detector)
+    if kind is None:
+        raise UserError(f"there is no detector {config.detector!r}; known: {', '.join(DETECTORS)}")
+    if kind is SRF:
+        quirks = config.quirk_names
+        return SRF(feature_dim, flip="no-flip" not in quirks, detached="detached-clusters" in quirks)
+    detector = kind(feature_dim)
+    assert isinstance(detector, LearningDetector)
+    return detector
 
 
 class _Trainer:
     """The training loop: it knows the detector's interface and XEL's, and neither's inside."""
 
+    curves: SummaryWriter
+
     def __init__(
-        self, detector: Detector, abnormal: Tensor, normal: Tensor, config: TrainingConfig, writer: SummaryWriter
+        self,
+        abnormal: TrainingVideos,
+        normal: TrainingVideos,
+        config: TrainingConfig,
+        judges: dict[str, Judge],
     ) -> None:
-        self.detector, self.config, self.writer = detector, config, writer
-        self.abnormal, self.normal = abnormal, normal
-        self.batches = Batches(len(abnormal), len(normal), config.batch, config.seed)
-        self.optimiser = torch.optim.Adam(
-            detector.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        self.xel = _make_xel(config)
-
-    def run(self, name: str) -> dict[str, Any]:
-        sums: dict[str, float] = {}
-        iterations, per_epoch = self.config.iterations, self.batches.per_epoch
-        with Progress("training", 1, "iterations") as progress:
-            progress.start(name, iterations)
-            for iteration in range(iterations):
-                if iteration % per_epoch == 0:
-                    sums = {}
-                    self._refresh_bank()
-                terms = self._step(iteration)
-                for term, value in terms.items():
-                    sums[term] = sums.get(term, 0.0) + float(value)
-                if iteration % CURVE_EVERY == 0:
-                    self._plot(terms, iteration)
-                progress.advance()
-            progress.finish()
-        steps = (iterations - 1) % per_epoch + 1
-        return {"iterations": iterations, "last_epoch": {term: total / steps for term, total in sums.items()}}
-
-    def _step(self, iteration: int) -> dict[str, Tensor]:
-        abnormal, normal = self.batches.next()
-        self.detector.train()
-        loss = self.detector.loss(Bags(self.abnormal[abnormal], self.normal[normal]))
-        terms = dict(loss.terms)
-        total = loss.total
+        self.config, self.normal, self.judges = config, normal, judges
+        self.device = _device(config.device)
+        self.detector = make_detector(config, normal.feature_dim).to(self.device)
+        self.batches = Batches(abnormal, normal, config.batch, config.seed)
+        self.optimiser = _optimiser(config, self.detector)
+        self.xel = make_xel(config, len(abnormal), len(normal), normal.feature_dim)
         if self.xel is not None:
-            extra = self.xel.terms(self.detector, loss.abnormal_scores.amax(dim=1), iteration)
+            self.xel.to(self.device)
+        self.fitted = Fitted(self.detector, self.xel.bank if self.xel is not None else None)
+        self.iteration = 0  # the next one
+        self.sums: dict[str, Tensor] = {}
+        evaluations = min(config.evaluations, config.iterations)
+        self.evaluated_after = {config.iterations * (n + 1) // evaluations - 1 for n in range(evaluations)}
+
+    def run(self, folder: Path, identity: dict[str, Any]) -> None:
+        iterations = self.config.iterations
+        saved = time.monotonic()
+        with Progress("training", 1, "iterations") as progress:
+            progress.start(folder.name, iterations)
+            progress.advance(self.iteration)
+            for batch in self.batches.stream(self.iteration, iterations):
+                self._begin_epoch()
+                self._step(batch)
+                if self.iteration in self.evaluated_after:
+                    self._judge()
+                self.iteration += 1
+                progress.advance()
+                if time.monotonic() - saved > CHECKPOINT_SECONDS or self.iteration == iterations:
+                    write_state(folder, self.state(identity))
+                    saved = time.monotonic()
+            progress.finish()
+        steps = (iterations - 1) % self.batches.per_epoch + 1
+        self.fitted.last_epoch = {term: float(total) / steps for term, total in self.sums.items()}
+
+    def state(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """All that the rest of the training depends on."""
+        return {
+            "identity": identity,
+            "iteration": self.iteration,
+            "detector": self.detector.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "bank": dict(self.xel.bank.state_dict()) if self.xel is not None else {},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "sums": self.sums,
+            "best": {name: vars(best) for name, best in self.fitted.best.items()},
+            "history": self.fitted.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.iteration = state["iteration"]
+        self.detector.load_state_dict(state["detector"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.xel is not None:
+            self.xel.bank.restore({name: value.to(self.device) for name, value in state["bank"].items()})
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+        self.sums = {term: value.to(self.device) for term, value in state["sums"].items()}
+        self.fitted.best = {name: Best(**best) for name, best in state["best"].items()}
+        self.fitted.history = state["history"]
+
+    def _begin_epoch(self) -> None:
+        first = self.iteration % self.batches.per_epoch == 0
+        if first:
+            self.sums = {}
+        if self.xel is None or not self._refresh_is_due(first):
+            return
+        videos = (
+            (torch.from_numpy(piece).to(self.device) for piece in self.normal.pieces(video))
+            for video in range(len(self.normal))
+        )
+        turnover = self.xel.bank.refresh(self.detector, videos)
+        self._plot_bank(turnover)
+
+    def _refresh_is_due(self, first: bool) -> bool:
+        assert self.xel is not None
+        if "constant-bank" in self.config.quirk_names:  # the published script: at the end of every epoch
+            return first and self.iteration > 0 and self.config.xel.mode == "epoch"
+        if self.xel.schedule(self.iteration) is None:
+            return False
+        filled = len(self.xel.bank) > 0 and bool(self.xel.bank.clips[0] >= 0)
+        return not filled or (first and self.config.xel.mode == "epoch")
+
+    def _step(self, batch: Batch) -> None:
+        self.detector.train()
+        bags = batch.bags.to(self.device)
+        loss = self.detector.loss(bags)
+        terms, total = dict(loss.terms), loss.total
+        if self.xel is not None:
+            extra = self.xel.terms(self.detector, highest(loss.abnormal_scores), self.iteration)
             terms |= {f"xel_{term}": value for term, value in extra.items()}
             total = sum(extra.values(), total)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()
-        return {"total": total.detach()} | {term: value.detach() for term, value in terms.items()}
-
-    def _refresh_bank(self) -> None:
-        if self.xel is not None:
-            self.xel.bank.refresh(self.detector, self.normal.split(self.config.batch))
-
-    def _plot(self, terms: dict[str, Tensor], iteration: int) -> None:
+        terms = {"total": total.detach()} | {term: value.detach() for term, value in terms.items()}
         for term, value in terms.items():
-            self.writer.add_scalar(f"loss/{term}", value, iteration)
-        margin = self.xel.schedule(iteration) if self.xel is not None else None
+            self.sums[term] = self.sums[term] + value if term in self.sums else value
+        if self.iteration % CURVE_EVERY == 0:
+            self._plot(terms)
+        if self.xel is not None and self.config.xel.mode == "batch":
+            self._replace_rows(batch, bags.split(bags.clips)[1], loss.normal_scores)
+
+    def _replace_rows(self, batch: Batch, normal: Sequence[Tensor], scores: Sequence[Tensor]) -> None:
+        """The batch-wise variant: the hardest clips of this step's normal videos enter the bank at once."""
+        assert self.xel is not None
+        if not len(self.xel.bank):
+            return
+        hardest = [int(video.argmax()) for video in scores]
+        clips = [int(rows[row]) for rows, row in zip(batch.normal_rows, hardest, strict=True)]
+        turnover = self.xel.bank.replace(
+            torch.from_numpy(batch.normal_videos),
+            torch.stack([bag[row] for bag, row in zip(normal, hardest, strict=True)]),
+            torch.tensor(clips, device=self.device),
+            highest(scores),
+        )
+        if self.iteration % CURVE_EVERY == 0:
+            self._plot_bank(turnover)
+
+    def _judge(self) -> None:
+        """Let the judges see the detector, and remember the weights that each liked best."""
+        self.detector.eval()
+        for name, judge in self.judges.items():
+            value = judge(self.detector)
+            self.fitted.history.setdefault(name, []).append(value)
+            self.curves.add_scalar(f"judged/{name}", value, self.iteration)
+            best = self.fitted.best.get(name)
+            if best is None or value >= best.value:  # of equals the later: it has learnt for longer
+                weights = copy.deepcopy(self.detector.state_dict())
+                self.fitted.best[name] = Best(value, self.iteration + 1, dict(weights))
+        self.fitted.history.setdefault("iteration", []).append(self.iteration + 1)
+
+    def _plot(self, terms: dict[str, Tensor]) -> None:
+        for term, value in terms.items():
+            self.curves.add_scalar(f"loss/{term}", float(value), self.iteration)
+        margin = self.xel.schedule(self.iteration) if self.xel is not None else None
         if margin is not None:
-            self.writer.add_scalar("xel/margin", margin, iteration)
+            self.curves.add_scalar("xel/margin", margin, self.iteration)
+
+    def _plot_bank(self, turnover: float) -> None:
+        assert self.xel is not None
+        self.curves.add_scalar("bank/turnover", turnover, self.iteration)
+        self.curves.add_scalar("bank/mean_score", float(self.xel.bank.scores.mean()), self.iteration)
+        self.curves.add_scalar("bank/mean_age", float(self.xel.bank.ages.float().mean()), self.iteration)
 
 
-class Batches:
-    """Draws videos of both kinds: each kind shuffled anew whenever all of it has been drawn.
-
-    Attributes:
-        per_epoch: steps in which every video of the larger kind is drawn about once.
-    """
-
-    def __init__(self, abnormal: int, normal: int, size: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self._streams = [_shuffled_for_ever(count, min(size, count), rng) for count in (abnormal, normal)]
-        self.per_epoch = max(-(-count // min(size, count)) for count in (abnormal, normal))
-
-    def next(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Indices of the abnormal and of the normal videos of the next step, none twice within a kind."""
-        abnormal, normal = (next(stream) for stream in self._streams)
-        return abnormal, normal
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that it has no such device
+        reason = str(error).split("\n")[0]
+        raise UserError(f"--device {name}: not to be had here ({reason})") from error
 
 
-def _shuffled_for_ever(count: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Batches of ``size`` out of ``count``; a remainder that fills no batch waits for another shuffle."""
-    while True:
-        order = rng.permutation(count)
-        yield from (order[start : start + size] for start in range(0, count - size + 1, size))
-
-
-def _make_xel(config: TrainingConfig) -> XEL | None:
-    if config.xel.mode == "off":
-        return None
-    schedule = MarginSchedule.spread_over(config.iterations, config.xel.warmup, config.xel.margins)
-    return XEL(schedule, config.xel.validation_weight, config.xel.margin_weight)
+def _optimiser(config: TrainingConfig, detector: LearningDetector) -> torch.optim.Optimizer:
+    if config.optimiser == "adagrad":
+        return torch.optim.Adagrad(
+            detector.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+    return torch.optim.Adam(
+        detector.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=config.betas,
+        fused=True,
+    )

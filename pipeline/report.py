@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .datasets import Dataset
-from .evaluation import Evaluation
-from .metrics import FrameMetrics
+from .evaluation import Evaluation, Summary, summarise
 from .page import Curve, ReportedVideo, RocCurve, write_page
-from .runs import Run
+from .runs import LAST, Run
 from .scoring import FrameScores
 from .videos import VideoSource
 
 PAGE = "report.html"
+TITLES = {
+    "auc": "AUC",
+    "ap": "AP",
+    "auc_abnormal": "AUC, abnormal videos only",
+    "far_normal": "FAR, normal videos, at 0.5",
+    "tpr": "TPR, at 0.5",
+}
 
 
 def report_scores(scores: Sequence[FrameScores], sources: Sequence[VideoSource], run: Run, out: Path) -> Path:
@@ -41,8 +47,14 @@ def report_scores(scores: Sequence[FrameScores], sources: Sequence[VideoSource],
 def report_evaluations(evaluations: Sequence[Evaluation], dataset: Dataset, out: Path) -> Path:
     """Write ``out/report.html`` for one or more runs evaluated on the same test videos; returns its path.
 
-    The summary and the thumbnails speak of the first run.
+    The table has all weights of all runs, over their seeds. Curves are those of the last iteration's weights, of each
+    run's first seed; the summary and the thumbnails speak of the first run.
     """
+    shown: dict[str, Evaluation] = {}
+    for evaluation in evaluations:
+        if evaluation.weights == LAST:
+            shown.setdefault(evaluation.run, evaluation)
+    first = next(iter(shown.values()))
     videos = []
     for index, video in enumerate(dataset.of("test")):
         path = dataset.path_of(video)
@@ -50,8 +62,8 @@ def report_evaluations(evaluations: Sequence[Evaluation], dataset: Dataset, out:
             ReportedVideo(
                 video.name,
                 path if path.exists() else None,
-                evaluations[0].scores[index].times,
-                tuple(Curve(evaluation.label, evaluation.scores[index].scores) for evaluation in evaluations),
+                first.scores[index].times,
+                tuple(Curve(evaluation.label, evaluation.scores[index].scores) for evaluation in shown.values()),
                 video.spans,
             )
         )
@@ -60,10 +72,12 @@ def report_evaluations(evaluations: Sequence[Evaluation], dataset: Dataset, out:
         title=f"Evaluation on {dataset.name}",
         videos=videos,
         settings={
-            "Data set": f"{dataset.name}, {len(videos)} test videos",
+            "Data set": f"{dataset.name}, {len(videos)} test videos, {first.metrics.frames} frames",
             "Protocol": "frame level, every decoded frame counts, all test videos together",
+            "Weights": "of the last iteration, unless another choice is named; best on test is an upper bound that "
+            "was chosen on the very videos it is measured on",
         },
-        metrics={evaluation.label: _named(evaluation.metrics) for evaluation in evaluations},
+        metrics={row_label(row): _named(row) for row in summarise(evaluations)},
         roc=[
             RocCurve(
                 evaluation.label,
@@ -71,18 +85,17 @@ def report_evaluations(evaluations: Sequence[Evaluation], dataset: Dataset, out:
                 evaluation.roc.true_positive_rate,
                 evaluation.metrics.auc,
             )
-            for evaluation in evaluations
+            for evaluation in shown.values()
         ],
     )
     return out / PAGE
 
 
-def _named(metrics: FrameMetrics) -> dict[str, float]:
-    return {
-        "AUC": metrics.auc,
-        "AP": metrics.ap,
-        "AUC, abnormal videos only": metrics.auc_abnormal,
-        "FAR, normal videos, at 0.5": metrics.far_normal,
-        "TPR, at 0.5": metrics.tpr,
-        "Frames": metrics.frames,
-    }
+def row_label(row: Summary) -> str:
+    """How a row of results is called: the run, the weights if not the last, the seeds if several."""
+    weights = "" if row.weights == LAST else f", {row.weights.replace('_', ' ')}"
+    return row.run + weights + (f", mean of {row.seeds} seeds" if row.seeds > 1 else "")
+
+
+def _named(row: Summary) -> dict[str, float]:
+    return {title: row.mean[name] for name, title in TITLES.items()}

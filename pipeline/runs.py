@@ -1,13 +1,16 @@
 """Run folders: everything that one training leaves behind, and nothing that needs unpickling.
 
-``config.yaml`` (how), ``detector.safetensors`` (the weights), ``metrics.json`` (what came of it), ``manifest.json``
-(versions, digests of data and extractor), ``tensorboard/`` (curves). Two runs of one configuration on the same data and
-machine have equal bytes, but for TensorBoard's, which carry the time.
+``config.yaml`` (how), ``detector.safetensors`` (the weights after the last iteration),
+``best_on_validation.safetensors`` and ``best_on_test.safetensors`` (the weights at the best evaluation), ``bank.json``
+(what is in the hard instance bank), ``metrics.json`` (what came of it), ``manifest.json`` (versions, digests of data
+and extractor), ``state.pt`` (to go on from), ``tensorboard/`` (curves). Two runs of one configuration on the same data
+and machine have equal bytes, but for TensorBoard's, which carry the time.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +19,18 @@ import yaml
 
 from ..errors import UserError
 from .bags import BagConfig
-from .clips import Clipping
+from .clips import Clipping, Segments, clipping_from
 from .files import write_bytes, write_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..models import Detector
 
 FORMAT = 1
+LAST = "last"
+CHOICES = (LAST, "best_on_validation", "best_on_test")  # which weights of a run
+NAMES = {"mil": "MIL", "srf": "SRF", "ar-net": "AR-Net", "svm": "SVM"}
 
 
 @dataclass(frozen=True)
@@ -31,24 +39,50 @@ class RunManifest:
 
     version: str  # of xelvad
     detector: str
-    xel: str  # mode: off or epoch
+    xel: str  # mode: off, epoch or batch
     feature_dim: int
     extractor: str
     fingerprint: str  # of the extractor: new videos must be scored on features of the same
-    clipping: Clipping
+    clipping: Clipping | Segments
     bags: BagConfig
     seed: int
     dataset: str
     dataset_digest: str
     features_digest: str  # over the digests of all training videos
-    training_videos: int
+    training_videos: int  # that it learnt from
+    validation_videos: int  # put aside of the training videos
+    quirks: str
     torch_version: str
     format: int = FORMAT
 
     @property
     def name(self) -> str:
         """The detector as papers call it, such as MIL+XEL."""
-        return self.detector.upper() + ("+XEL" if self.xel != "off" else "")
+        xel = {"off": "", "epoch": "+XEL", "batch": "+XEL (batch-wise)"}[self.xel]
+        return NAMES.get(self.detector, self.detector) + xel
+
+
+@dataclass(frozen=True)
+class BankRow:
+    """One row of the hard instance bank.
+
+    Attributes:
+        video: name of the normal video.
+        clip: number of the clip, or segment, within it.
+        first_frame: where it begins.
+        end_frame: the frame behind its last.
+        seconds: presentation time of the first frame.
+        score: in [0, 1], when it was chosen.
+        epochs: for how many refreshes in a row it has been chosen.
+    """
+
+    video: str
+    clip: int
+    first_frame: int
+    end_frame: int
+    seconds: float
+    score: float
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -58,19 +92,57 @@ class Run:
     folder: Path
     manifest: RunManifest
     detector: Detector
+    weights: str = LAST  # which of the kept ones
+
+
+def best_on(videos: str) -> str:
+    """The choice of weights that was best on the "validation" or the "test" videos."""
+    return f"best_on_{videos}"
+
+
+def weights_path(folder: Path, which: str) -> Path:
+    """Where a run keeps the weights of its last iteration, or those that were best on validation or test videos."""
+    return folder / f"{'detector' if which == LAST else which}.safetensors"
 
 
 def save_run(
-    folder: Path, manifest: RunManifest, detector: Detector, config: dict[str, Any], metrics: dict[str, Any]
+    folder: Path,
+    manifest: RunManifest,
+    weights: dict[str, dict[str, Tensor]],
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+    bank: list[BankRow] | None,
 ) -> None:
     """Write a run folder; the manifest comes last, so that a folder without one is not a run."""
     import safetensors.torch
 
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    write_bytes(folder / "detector.safetensors", safetensors.torch.save(state))
+    for which, state in weights.items():
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        write_bytes(weights_path(folder, which), safetensors.torch.save(tensors))
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2))
+    if bank is not None:
+        write_text(folder / "bank.json", json.dumps([asdict(row) for row in bank], indent=2))
     write_text(folder / "manifest.json", json.dumps(asdict(manifest), indent=2))
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Where one of several seeds of a training lies."""
+    return folder / f"seed-{seed}"
+
+
+def seed_of(folder: Path) -> int | None:
+    """The seed of one of several trainings by the name of its folder; None for a run that stands alone."""
+    match = re.fullmatch(r"seed-(\d+)", folder.name)
+    return int(match[1]) if match else None
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """A run folder itself, or those of the seeds within it, in the order of the seeds."""
+    if is_run(folder) or not folder.is_dir():
+        return [folder]
+    seeds = {seed: path for path in folder.iterdir() if (seed := seed_of(path)) is not None}
+    return [seeds[seed] for seed in sorted(seeds)] or [folder]
 
 
 def is_run(folder: Path) -> bool:
@@ -96,18 +168,22 @@ def read_manifest_of_run(folder: Path) -> RunManifest:
                 f"{folder}: a run of format {fields.get('format')} (xelvad {fields.get('version')}), "
                 f"this version reads format {FORMAT}: train again, or use that version"
             )
-        fields["clipping"] = Clipping(**fields["clipping"])
+        fields["clipping"] = clipping_from(fields["clipping"])
         fields["bags"] = BagConfig(**fields["bags"])
         return RunManifest(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error})") from error
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path, which: str = LAST) -> Run:
     """Load a run: its detector in evaluation mode, on the CPU.
 
+    Args:
+        folder: of the run.
+        which: the weights of the last iteration, or those that were best on validation or test videos.
+
     Raises:
-        UserError: as `read_manifest_of_run`, or damaged weights.
+        UserError: as `read_manifest_of_run`, or weights that are missing or damaged.
     """
     import safetensors.torch
 
@@ -117,10 +193,33 @@ def load_run(folder: Path) -> Run:
     if manifest.detector not in DETECTORS:
         raise UserError(f"{folder}: holds a detector {manifest.detector!r}, this version knows {', '.join(DETECTORS)}")
     detector = DETECTORS[manifest.detector](manifest.feature_dim)
-    path = folder / "detector.safetensors"
+    path = weights_path(folder, which)
+    if which != LAST and not path.exists():
+        raise UserError(f"{path}: this run has no such weights; it has {', '.join(kept_weights(folder))}")
     try:
         detector.load_state_dict(safetensors.torch.load(path.read_bytes()))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: the detector's weights cannot be loaded ({reason})") from error
-    return Run(folder, manifest, detector.eval())
+    return Run(folder, manifest, detector.eval(), which)
+
+
+def kept_weights(folder: Path) -> list[str]:
+    """Which of `CHOICES` a run has."""
+    return [which for which in CHOICES if weights_path(folder, which).exists()]
+
+
+def read_bank(folder: Path) -> list[BankRow]:
+    """What the hard instance bank of a run holds, highest score first.
+
+    Raises:
+        UserError: not a run, one without XEL, or a damaged file.
+    """
+    manifest = read_manifest_of_run(folder)
+    path = folder / "bank.json"
+    if manifest.xel == "off" or not path.exists():
+        raise UserError(f"{folder}: {manifest.name} was trained without XEL, so it has no hard instance bank")
+    try:
+        return [BankRow(**row) for row in json.loads(path.read_text())]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error})") from error

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..extractors import spec_of
 from ..extractors.weights import digest_of
-from .bags import normalise
 from .cache import Features, FeatureStore, check_fingerprint
+from .clips import Clipping
 from .extraction import ExtractionConfig, ExtractionResult, extract
 from .files import write_bytes, write_text
+from .inference import score_clips
 from .runs import Run, RunManifest
 from .videos import VideoSource
 
@@ -42,13 +43,9 @@ def score_features(run: Run, name: str, features: Features) -> FrameScores:
     Raises:
         UserError: the features come from another extractor than those that the run learnt from.
     """
-    import torch
-
     sidecar = features.sidecar
     check_fingerprint(Path(name), sidecar.fingerprint, run.manifest.fingerprint)
-    with torch.inference_mode():
-        clips = run.detector.score(torch.from_numpy(normalise(np.array(features.array), run.manifest.bags)))
-    scores = sidecar.clipping.spread(clips.numpy(), sidecar.frames)
+    scores = sidecar.clipping.spread(score_clips(run.detector, features, run.manifest.bags), sidecar.frames)
     return FrameScores(name, scores, sidecar.timeline.times(sidecar.frames))
 
 
@@ -68,9 +65,15 @@ def score_videos(
         The scores of all videos that could be read, and what the extraction came to.
 
     Raises:
-        UserError: the run learnt from other weights than those at hand.
+        UserError: the run learnt from other weights than those at hand, or from imported segments.
     """
-    config = replace(config, extractor=run.manifest.extractor, tail=run.manifest.clipping.tail)
+    clipping = run.manifest.clipping
+    if not isinstance(clipping, Clipping):
+        raise UserError(
+            f"{run.folder}: learnt from imported features of {clipping.count} segments a video, which cannot be made "
+            "of new videos here; xelvad evaluate scores imported features"
+        )
+    config = replace(config, extractor=run.manifest.extractor, tail=clipping.tail)
     check_weights(run.manifest, config)
     extraction = extract(sources, features, config)
     store = FeatureStore(features, config.extractor)

@@ -3,53 +3,81 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from .. import __version__
 from ..errors import UserError
-from .bags import BagConfig, make_bag
+from ..models import Detector, HardInstanceBank
+from .bags import BagConfig, TrainingVideos
+from .baseline import fit_svm
 from .cache import Features, FeatureStore
-from .datasets import Dataset
-from .fitting import fit
-from .runs import RunManifest, is_run, save_run
+from .checkpoints import FILE as CHECKPOINT
+from .console import console
+from .datasets import Dataset, LabelledVideo, frame_truth
+from .fitting import Fitted, Judge, fit
+from .inference import score_clips
+from .runs import LAST, BankRow, RunManifest, best_on, is_run, save_run, seed_folder
 from .settings import TrainingConfig
+
+SPLIT = 3  # stream of random numbers, beside those of the batches
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The bags of all training videos: ``(A, segments, F)`` and ``(N, segments, F)``."""
+    """The training videos by label, the validation videos with their labels, and a digest of all their features."""
 
-    abnormal: NDArray[np.float32]
-    normal: NDArray[np.float32]
-    first: Features  # any of them: all come from one extractor, cut into clips in one way
+    abnormal: TrainingVideos
+    normal: TrainingVideos
+    validation: tuple[tuple[Features, bool], ...]
     digest: str
 
 
-def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig) -> RunManifest:
+def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *, resume: bool = False) -> RunManifest:
     """Train a detector on the training videos of ``dataset`` and write the run folder ``out``.
 
     Args:
-        dataset: its training videos and their labels; test videos and spans are not looked at.
+        dataset: its training videos and their labels. Test videos are looked at only to follow their AUC, if asked for;
+            they never change the weights of the last iteration.
         features: the features folder that `extract` filled.
         out: the run folder. It must not hold a run yet.
         config: how.
+        resume: go on from the checkpoint of an interrupted training in ``out``; without one, begin.
 
     Raises:
-        UserError: missing or mixed features, no normal or no abnormal training video, or ``out`` is in use.
+        UserError: missing or mixed features, no normal or no abnormal training video, ``out`` is in use, or the
+            interrupted training was another one.
     """
-    if is_run(out):
-        raise UserError(f"{out}: holds a finished run already; choose another --out, or delete it")
-    for unfinished in (out / "tensorboard").glob("events.out.tfevents.*"):
-        unfinished.unlink()
-    data = load_training_data(dataset, FeatureStore(features, config.extractor), config.bags)
-    detector, metrics = fit(data.abnormal, data.normal, config, out / "tensorboard", name=out.name)
-    sidecar = data.first.sidecar
+    _check_out(out, resume)
+    store = FeatureStore(features, config.extractor)
+    data = load_training_data(dataset, store, config)
+    sidecar = data.abnormal.features[0].sidecar
+    settings = plain(asdict(config))
+    if config.detector == "svm":
+        fitted = _fit_baseline(data, config)
+    else:
+        identity = {
+            "config": settings,
+            "labels": dataset.digest,
+            "features": data.digest,
+            "training_videos": list(data.abnormal.names + data.normal.names),
+        }
+        fitted = fit(
+            data.abnormal,
+            data.normal,
+            config,
+            out,
+            judges=_judges(data, dataset, store, config),
+            identity=identity,
+            resume=resume,
+        )
     manifest = RunManifest(
         version=__version__,
         detector=config.detector,
@@ -64,14 +92,37 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig) -
         dataset_digest=dataset.digest,
         features_digest=data.digest,
         training_videos=len(data.abnormal) + len(data.normal),
+        validation_videos=len(data.validation),
+        quirks=config.quirks,
         torch_version=str(torch.__version__),
     )
-    save_run(out, manifest, detector, _plain(asdict(config)), metrics)
+    weights = {LAST: dict(fitted.detector.state_dict())}
+    weights |= {best_on(judge): best.weights for judge, best in fitted.best.items()}
+    bank = bank_rows(fitted.bank, data.normal) if fitted.bank is not None else None
+    save_run(out, manifest, weights, settings, _metrics(fitted, config), bank)
     return manifest
 
 
-def load_training_data(dataset: Dataset, store: FeatureStore, bags: BagConfig) -> TrainingData:
-    """Read the features of all training videos as bags.
+def train_seeds(
+    dataset: Dataset, features: Path, out: Path, config: TrainingConfig, seeds: int, *, resume: bool = False
+) -> list[RunManifest]:
+    """Train with ``seeds`` seeds in turn, from the configuration's on, into ``out/seed-0`` and so on.
+
+    Raises:
+        UserError: as `train`.
+    """
+    if seeds < 1:
+        raise UserError(f"seeds must be positive, not {seeds}")
+    if is_run(out):
+        raise UserError(f"{out}: holds a run itself, seeds need a folder of their own; choose another --out")
+    configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
+    for one in configs:
+        _check_out(seed_folder(out, one.seed), resume)
+    return [train(dataset, features, seed_folder(out, one.seed), one, resume=resume) for one in configs]
+
+
+def load_training_data(dataset: Dataset, store: FeatureStore, config: TrainingConfig) -> TrainingData:
+    """Find the features of all training videos, and put the validation videos aside.
 
     Raises:
         UserError: missing features, features of different extractors or dimensions, or one of the labels is missing.
@@ -83,23 +134,148 @@ def load_training_data(dataset: Dataset, store: FeatureStore, bags: BagConfig) -
             f"{dataset.name}: {counts[True]} abnormal and {counts[False]} normal training videos: "
             "a detector learns from the difference and needs at least one of each"
         )
-    made: dict[bool, list[NDArray[np.float32]]] = {True: [], False: []}
+    found = list(store.read_all([video.name for video in videos]))
     digest = hashlib.sha256()
-    first: Features | None = None
-    for video, features in zip(videos, store.read_all([video.name for video in videos]), strict=True):
-        first = first or features
-        if features.sidecar.clipping != first.sidecar.clipping:
+    for video, features in zip(videos, found, strict=True):
+        if features.sidecar.clipping != found[0].sidecar.clipping:
             raise UserError(
-                f"{video.name}: cut into clips by {features.sidecar.clipping}, others by {first.sidecar.clipping}"
+                f"{video.name}: cut into clips by {features.sidecar.clipping}, "
+                f"{videos[0].name} by {found[0].sidecar.clipping}"
             )
-        made[video.abnormal].append(make_bag(features.array, bags))
         digest.update(f"{video.name}\t{features.sidecar.video_sha256}\t{features.sidecar.fingerprint}\n".encode())
-    assert first is not None
-    return TrainingData(np.stack(made[True]), np.stack(made[False]), first, digest.hexdigest())
+    held_out = validation_split([video.abnormal for video in videos], config.validation, config.seed)
+
+    def learnt_from(abnormal: bool) -> TrainingVideos:
+        chosen = [n for n, video in enumerate(videos) if video.abnormal == abnormal and n not in held_out]
+        return TrainingVideos(
+            [videos[n].name for n in chosen],
+            [found[n] for n in chosen],
+            config.bags,
+            sampling="even" if abnormal else "run",
+        )
+
+    validation = tuple((found[n], videos[n].abnormal) for n in sorted(held_out))
+    return TrainingData(learnt_from(True), learnt_from(False), validation, digest.hexdigest())
 
 
-def _plain(value: Any) -> Any:
+def validation_split(labels: Sequence[bool], share: float, seed: int) -> set[int]:
+    """Numbers of the videos that are put aside for validation: a share of each label, at least one, but never all.
+
+    Empty where one of the labels has a single video, since a validation needs both.
+    """
+    rng = np.random.default_rng([seed, SPLIT])
+    held_out: list[int] = []
+    for label in (True, False):
+        numbers = [n for n, abnormal in enumerate(labels) if abnormal == label]
+        count = min(max(1, round(share * len(numbers))), len(numbers) - 1) if share else 0
+        if not count:
+            return set()
+        held_out += rng.permutation(numbers)[:count].tolist()
+    return set(held_out)
+
+
+def bank_rows(bank: HardInstanceBank, normal: TrainingVideos) -> list[BankRow]:
+    """What is in a bank, highest score first; rows that were never filled are left out."""
+    rows = []
+    columns = zip(normal.names, bank.clips.tolist(), bank.scores.tolist(), bank.ages.tolist(), strict=False)
+    for number, (name, clip, score, age) in enumerate(columns):
+        if clip < 0:
+            continue
+        first, end = normal.frames_of(number, clip)
+        timeline, frames = normal.features[number].sidecar.timeline, normal.features[number].sidecar.frames
+        rows.append(BankRow(name, clip, first, end, float(timeline.times(frames)[first]), score, age))
+    return sorted(rows, key=lambda row: -row.score)
+
+
+def plain(value: Any) -> Any:
     """Tuples as lists: YAML's safe subset has no tuples."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    if resume:
+        return
+    if is_run(out):
+        raise UserError(f"{out}: holds a finished run already; choose another --out, or delete it")
+    if (out / CHECKPOINT).exists():
+        raise UserError(f"{out}: holds an unfinished training; --resume goes on with it, or delete the folder")
+    for unfinished in (out / "tensorboard").glob("events.out.tfevents.*"):
+        unfinished.unlink()
+
+
+def _fit_baseline(data: TrainingData, config: TrainingConfig) -> Fitted:
+    if config.xel.mode != "off":
+        raise UserError("svm is fitted in one go and has no epochs: --xel off is all there is for it")
+    abnormal, normal = (
+        np.stack([_video_mean(videos, number) for number in range(len(videos))])
+        for videos in (data.abnormal, data.normal)
+    )
+    return Fitted(fit_svm(abnormal, normal, config.seed).eval(), bank=None)
+
+
+def _video_mean(videos: TrainingVideos, number: int) -> NDArray[np.float32]:
+    """The mean over all clips and crops of a video, ``(F,)``."""
+    total, clips = np.zeros(videos.feature_dim), 0
+    for piece in videos.pieces(number):
+        rows = piece.reshape(-1, piece.shape[-1])
+        total, clips = total + rows.sum(axis=0, dtype=np.float64), clips + len(rows)
+    return (total / clips).astype(np.float32)
+
+
+def _judges(data: TrainingData, dataset: Dataset, store: FeatureStore, config: TrainingConfig) -> dict[str, Judge]:
+    judges: dict[str, Judge] = {}
+    if data.validation:
+        judges["validation"] = lambda detector: _video_auc(detector, data.validation, config.bags)
+    elif config.validation:
+        console.print("too few training videos to put any aside: no best weights by validation")
+    if config.follow_test:
+        test, reason = _annotated_test_videos(dataset, store)
+        if test:
+            judges["test"] = lambda detector: _frame_auc(detector, test, config.bags)
+        else:
+            console.print(f"the test AUC is not followed: {reason}")
+    return judges
+
+
+def _annotated_test_videos(dataset: Dataset, store: FeatureStore) -> tuple[list[tuple[LabelledVideo, Features]], str]:
+    videos = dataset.of("test")
+    if not any(video.abnormal for video in videos) or not all(video.spans is not None for video in videos):
+        return [], "the data set has no test videos with annotated frames"
+    try:
+        return list(zip(videos, store.read_all([video.name for video in videos]), strict=True)), ""
+    except UserError as error:
+        return [], str(error)
+
+
+def _video_auc(detector: Detector, videos: Sequence[tuple[Features, bool]], bags: BagConfig) -> float:
+    """Area under the ROC curve of the videos' highest scores: all that can be judged without annotated frames."""
+    return float(
+        roc_auc_score(
+            [abnormal for _, abnormal in videos],
+            [score_clips(detector, features, bags).max() for features, _ in videos],
+        )
+    )
+
+
+def _frame_auc(detector: Detector, videos: Sequence[tuple[LabelledVideo, Features]], bags: BagConfig) -> float:
+    scores, truth = [], []
+    for video, features in videos:
+        frames = features.sidecar.frames
+        scores.append(features.sidecar.clipping.spread(score_clips(detector, features, bags), frames))
+        truth.append(frame_truth(video, frames))
+    return float(roc_auc_score(np.concatenate(truth), np.concatenate(scores)))
+
+
+def _metrics(fitted: Fitted, config: TrainingConfig) -> dict[str, Any]:
+    """What came of a training: which iterations the kept weights are of, every evaluation, the last epoch's losses.
+
+    ``validation_auc`` is that of videos by their highest scores, ``test_auc`` that of frames.
+    """
+    kept: dict[str, Any] = {LAST: {"iteration": config.iterations if fitted.last_epoch else None}}
+    for judge, best in fitted.best.items():
+        kept[LAST][f"{judge}_auc"] = fitted.history[judge][-1]
+        kept[best_on(judge)] = {"iteration": best.iteration, f"{judge}_auc": best.value}
+    history = {name if name == "iteration" else f"{name}_auc": values for name, values in fitted.history.items()}
+    return {"weights": kept, "history": history, "last_epoch": fitted.last_epoch}

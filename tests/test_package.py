@@ -29,8 +29,8 @@ OPEN_TO = {
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
     *("files", "console", "videos", "decoding", "clips", "cache", "extraction"),
-    *("datasets", "bags", "metrics", "resampling", "runs", "settings"),
-    *("baseline", "fitting", "training", "scoring", "evaluation"),
+    *("datasets", "importing", "bags", "inference", "metrics", "resampling", "runs", "settings", "recipes"),
+    *("batches", "checkpoints", "baseline", "fitting", "training", "scoring", "evaluation"),
     *("preview", "page", "report", "footage", "demo", "cli"),
 ]
 
@@ -133,7 +133,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    files = [*MODULES.values(), ROOT / "py.typed", *(ROOT / "pipeline" / "assets").iterdir()]
+    data = [*(ROOT / "pipeline" / "assets").iterdir(), *(ROOT / "pipeline" / "recipes").glob("*/*.yaml")]
+    files = [*MODULES.values(), ROOT / "py.typed", *data]
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == {f"xelvad/{path.relative_to(ROOT).as_posix()}" for path in files}

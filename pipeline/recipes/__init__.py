@@ -1,0 +1,107 @@
+"""Recipes: named settings for training, one YAML file each: `general/` for any videos, and a folder per data set.
+
+A recipe stands in for the defaults: a configuration file overrides it, and flags override that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...errors import UserError
+from ..bags import BagConfig
+from ..settings import TrainingConfig, XELConfig
+
+FOLDER = Path(__file__).parent
+GENERAL = "general"
+
+
+def recipe_names() -> list[str]:
+    """All recipes, such as ``ucf-crime/srf+xel``."""
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name not in recipe_names():
+        raise UserError(f"there is no recipe {name!r}; known: {', '.join(recipe_names())}")
+    return FOLDER / f"{name}.yaml"
+
+
+def load_recipe(name: str) -> TrainingConfig:
+    """The settings of a recipe.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    settings: dict[str, Any] = _with_tuples(yaml.safe_load(recipe_path(name).read_text("utf-8")))
+    settings["bags"] = BagConfig(**settings.get("bags", {}))
+    settings["xel"] = XELConfig(**settings.get("xel", {}))
+    return TrainingConfig(**settings)
+
+
+def _with_tuples(value: Any) -> Any:
+    """YAML's lists as the tuples of the configuration."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def detector_recipe(detector: str) -> str:
+    """The recipe that a detector is trained by unless another is named.
+
+    Raises:
+        UserError: there is no such detector.
+    """
+    name = f"{GENERAL}/{detector}"
+    if name not in recipe_names():
+        known = [recipe.split("/")[1] for recipe in recipe_names() if recipe.startswith(f"{GENERAL}/")]
+        raise UserError(f"there is no detector {detector!r}; known: {', '.join(known)}")
+    return name
+
+
+def recipe_in(arguments: Sequence[str]) -> str:
+    """The recipe that a command line asks for: by ``--recipe``, or else by ``--detector``, or else MIL's.
+
+    Both may stand in a file given by ``--config`` instead.
+
+    Raises:
+        UserError: an unknown recipe or detector.
+    """
+    given: dict[str, str] = {}
+    for path in reversed(_values_of("--config", arguments)):
+        given = _named_in(Path(path)) | given
+    for key in ("recipe", "detector"):
+        for value in _values_of(f"--{key}", arguments):
+            given[key] = value
+    if "recipe" in given:
+        recipe_path(given["recipe"])
+        return given["recipe"]
+    return detector_recipe(given.get("detector", "mil"))
+
+
+def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
+    values = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == option:
+            values.append(following)
+        elif argument.startswith(f"{option}="):
+            values.append(argument.partition("=")[2])
+    return values
+
+
+def _named_in(config: Path) -> dict[str, str]:
+    """What a configuration file says about recipe and detector; one that cannot be read is refused later, by name."""
+    try:
+        settings = yaml.safe_load(config.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    found = settings if isinstance(settings, dict) else {}
+    return {key: str(found[key]) for key in ("recipe", "detector") if found.get(key)}
