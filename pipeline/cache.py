@@ -206,7 +206,7 @@ class FeatureStore:
                 return shorter
         raise UserError(
             f"{name}: no features in {self.folder}; run: xelvad extract --extractor {self.extractor} "
-            f"--features {self.root} --videos FOLDER"
+            f"--features {self.root} --videos FOLDER (or xelvad import, for features made elsewhere)"
         )
 
     def read(self, name: str, fingerprint: str | None = None) -> Features:
@@ -243,7 +243,7 @@ class FeatureStore:
             if found in filed:
                 raise UserError(f"{name} and {filed[found]} would both read the features of {found} in {self.folder}")
             filed[found] = name
-            features = self.read(found, first and first.sidecar.fingerprint)
+            features = self.read(found, first.sidecar.fingerprint if first else None)
             first = first or features
             if features.shape[1:] != first.shape[1:]:
                 raise UserError(

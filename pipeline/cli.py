@@ -201,7 +201,7 @@ def _import_arguments(parser: ArgumentParser) -> None:
 
     source = "folders with a .npy or .txt file for every video, named like it"
     parser.add_argument("--source", type=Path, nargs="+", required=True, help=source)
-    manifest = "CSV file that names the videos, as for training; with the column frames, rows are checked against it"
+    manifest = "CSV file that names the videos, as for training; frames it does not give are rows × clip length"
     parser.add_argument("--manifest", type=Path, required=True, help=manifest)
     parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
     segments = "rows of .npy files are segments, each an equal share of its video; those of .txt files always are"

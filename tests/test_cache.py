@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,6 +243,7 @@ def test_pages_that_were_read_do_not_stay_in_memory(store: FeatureStore) -> None
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 60, result.stdout
+    shutil.rmtree(store.root)  # pytest would keep it
 
 
 def write_and_fail(store: FeatureStore, name: str, error: BaseException) -> None:
