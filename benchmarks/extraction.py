@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from xelvad import __version__
 from xelvad.extractors import create
-from xelvad.pipeline.extraction import ExtractionConfig, extract, keep_freed_memory
+from xelvad.pipeline.extraction import ExtractionConfig, extract
 from xelvad.pipeline.footage import draw_video
+from xelvad.pipeline.memory import keep_freed_memory
 from xelvad.pipeline.videos import find_videos
 
 CLIPS = 32

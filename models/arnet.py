@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .detector import Bags, DetectorLoss, LearningDetector
+from .dropout import Dropout
 
 
 def dynamic_mil_loss(scores: Sequence[Tensor], label: float, share: float = 0.25) -> Tensor:
@@ -57,7 +58,7 @@ class ARNet(LearningDetector):
         self.feature_dim = feature_dim
         self.centre_weight = centre_weight
         self.scorer = nn.Sequential(
-            nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feature_dim, 1), nn.Sigmoid()
+            nn.Linear(feature_dim, feature_dim), nn.ReLU(), Dropout(dropout), nn.Linear(feature_dim, 1), nn.Sigmoid()
         )
         for layer in self.scorer:
             if isinstance(layer, nn.Linear):

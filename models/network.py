@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from .dropout import Dropout
+
 HIDDEN_UNITS = 512
 
 
@@ -17,9 +19,9 @@ def three_layer_scorer(feature_dim: int, dropout: float) -> nn.Sequential:
     scorer = nn.Sequential(
         nn.Linear(feature_dim, HIDDEN_UNITS),
         nn.ReLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(HIDDEN_UNITS, 32),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(32, 1),
         nn.Sigmoid(),
     )

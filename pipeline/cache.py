@@ -124,7 +124,7 @@ class Features:
 
     @property
     def array(self) -> NDArray[np.float32]:
-        """All features, read-only and mapped anew each time, so that what was read leaves memory with the array.
+        """All features, mapped anew each time, so that what was read leaves memory with the array.
 
         They are not checked to be finite; `read` and `pieces` do.
 
@@ -134,14 +134,15 @@ class Features:
         return _map(self.path, self.shape)
 
     def read(self, rows: slice | NDArray[np.int64], crop: int | None = None) -> NDArray[np.float32]:
-        """Copy some clips into memory; nothing else of the file stays there.
+        """Some of the clips, checked; nothing of the file stays in memory once they are dropped.
 
         Args:
             rows: which clips; indices may come in any order and more than once.
             crop: take this crop alone; only where there are crops.
 
         Returns:
-            A fresh array, ``(n, feature_dim)``, or ``(n, crops, feature_dim)`` where there are crops and none is named.
+            ``(n, feature_dim)``, or ``(n, crops, feature_dim)`` where there are crops and none is named. A slice
+            is a view of the file, mapped for this call alone; writing to it does not change the file.
 
         Raises:
             UserError: NaN or infinite values, or the file was damaged or exchanged since.
@@ -150,9 +151,10 @@ class Features:
         if crop is not None and self.crops is None:
             raise ValueError(f"{self.path}: crop {crop} of features without crops, {self.shape}")
         mapped = self.array
-        block = mapped[rows] if crop is None else mapped[rows, crop]
-        block = np.array(block) if isinstance(rows, slice) else np.asarray(block)  # indexing by an array copies already
-        if not np.isfinite(block).all():
+        block = np.asarray(mapped[rows] if crop is None else mapped[rows, crop])
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = block.sum()  # a fraction of the price: not finite if one number is not, or if it overflows
+        if not np.isfinite(total) and not np.isfinite(block).all():
             raise UserError(f"{self.path}: holds NaN or infinite features; delete it and extract the video again")
         return block
 
@@ -318,13 +320,14 @@ class FeatureWriter:
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Map a feature file of known shape, read-only.
+    """Map a feature file of known shape; writing to the map does not change the file.
 
     Raises:
         UserError: missing, damaged, or of another shape.
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")  # never unpickles
+        # Private, so that torch may take it for its own; never unpickles.
+        array = np.lib.format.open_memmap(path, mode="c")
     except (OSError, ValueError, EOFError, OverflowError) as error:
         raise UserError(f"{path}: a damaged feature file ({error}); delete it and extract again") from error
     if array.shape != shape or array.dtype != np.float32:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +18,11 @@ from .cache import FeatureStore, Sidecar, Timeline, digest, stamp
 from .clips import Clipping, Tail
 from .console import Progress
 from .decoding import DecodedVideo, Decoder
+from .memory import keep_freed_memory
 from .videos import VideoError, VideoSource
 
 if TYPE_CHECKING:
     from ..extractors import Extractor
-
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 @dataclass(frozen=True)
@@ -156,20 +152,6 @@ def _frames(video: DecodedVideo, times: list[NDArray[np.float64]]) -> Iterator[N
     for block in video.blocks():
         times.append(block.times)
         yield block.frames
-
-
-def keep_freed_memory() -> None:
-    """Let the process keep large blocks of memory that it has freed, instead of handing them back to the system.
-
-    Every pass of a network through the CPU asks for the same hundreds of megabytes again. glibc would return them in
-    between, and their page faults cost a sixth of the time (benchmarks/extraction.py). Elsewhere nothing changes.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class ClipNetwork:

@@ -19,6 +19,7 @@ from .bags import TrainingVideos
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
 from .console import Progress
+from .memory import keep_freed_memory
 from .settings import TrainingConfig
 
 CURVE_EVERY = 10  # iterations between two points of a TensorBoard curve
@@ -151,6 +152,8 @@ class _Trainer:
     ) -> None:
         self.config, self.normal, self.judges = config, normal, judges
         self.device = _device(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.detector = make_detector(config, normal.feature_dim).to(self.device)
         self.batches = Batches(abnormal, normal, config.batch, config.seed)
         self.optimiser = _optimiser(config, self.detector)

@@ -70,7 +70,7 @@ def score_videos(
     clipping = run.manifest.clipping
     if not isinstance(clipping, Clipping):
         raise UserError(
-            f"{run.folder}: learnt from imported features of {clipping.count} segments a video, which cannot be made "
+            f"{run.folder}: learnt from imported {clipping.segments} segments a video, which cannot be made "
             "of new videos here; xelvad evaluate scores imported features"
         )
     config = replace(config, extractor=run.manifest.extractor, tail=clipping.tail)

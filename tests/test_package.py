@@ -28,10 +28,10 @@ OPEN_TO = {
 
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
-    *("files", "console", "videos", "decoding", "clips", "cache", "extraction"),
+    *("files", "console", "memory", "videos", "decoding", "clips", "cache", "extraction"),
     *("datasets", "importing", "bags", "inference", "metrics", "resampling", "runs", "settings", "recipes"),
-    *("batches", "checkpoints", "baseline", "fitting", "training", "scoring", "evaluation"),
-    *("preview", "page", "report", "footage", "demo", "cli"),
+    *("batches", "checkpoints", "baseline", "fitting", "training", "scoring", "evaluation", "ablation"),
+    *("preview", "page", "report", "ablation_page", "footage", "demo", "cli"),
 ]
 
 

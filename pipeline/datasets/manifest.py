@@ -40,7 +40,7 @@ def read_manifest(path: Path, test_fold: str | None = None) -> Dataset:
     if not rows:
         raise UserError(f"{path}: the manifest names no videos")
     _check_columns(path, rows[0])
-    folds = {row["fold"]: None for row in rows} if "fold" in rows[0] else {}
+    folds = {row["fold"] or "": None for row in rows} if "fold" in rows[0] else {}
     if folds and test_fold not in folds:
         what = f"there is no fold {test_fold!r}" if test_fold else "the manifest has folds: say which one to test on"
         raise UserError(f"{path}: {what} (--test_fold {' | '.join(folds)})")

@@ -89,9 +89,9 @@ def recipe_in(arguments: Sequence[str]) -> str:
 
 def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
     values = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for place, argument in enumerate(arguments):
         if argument == option:
-            values.append(following)
+            values += arguments[place + 1 : place + 2]
         elif argument.startswith(f"{option}="):
             values.append(argument.partition("=")[2])
     return values
