@@ -9,13 +9,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .. import __version__
@@ -188,9 +189,13 @@ def _extract(arguments: Namespace) -> int:
 def _list_troubles(result: ExtractionResult) -> int:
     for note in result.incomplete.values():
         print(f"note: {note}", file=sys.stderr)
-    for reason in result.failed.values():
+    return _list_set_aside(result.failed)
+
+
+def _list_set_aside(failed: Mapping[str, str]) -> int:
+    for reason in failed.values():
         print(f"set aside: {reason}", file=sys.stderr)
-    return SOME_SET_ASIDE if result.failed else DONE
+    return SOME_SET_ASIDE if failed else DONE
 
 
 # --- import ----------------------------------------------------------------------------------------------------------
@@ -298,6 +303,31 @@ def print_results(evaluations: Sequence[Evaluation]) -> None:
     )
 
 
+# --- bank ------------------------------------------------------------------------------------------------------------
+
+
+def _bank_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder of a detector that was trained with XEL")
+    videos = "its normal training videos (files or folders): makes a contact sheet of the clips"
+    parser.add_argument("--videos", type=Path, nargs="+", default=[], help=videos)
+    parser.add_argument("--out", type=Path, help="folder for bank.csv and the sheet (default: RUN/bank if --videos)")
+    parser.add_argument("--rows", type=int, default=40, help="how many are shown, those of the highest scores first")
+
+
+def _bank(arguments: Namespace) -> int:
+    from .contact_sheet import COLUMN_NAMES, show_bank
+
+    bank = show_bank(arguments.run, arguments.videos, arguments.out, arguments.rows)
+    table = Table(*COLUMN_NAMES)
+    table.columns[1].overflow = "fold"
+    for cells in bank.table:
+        table.add_row(*map(escape, cells))
+    output.print(table)
+    for note in bank.notes:
+        output.print(note, markup=False)
+    return _list_set_aside(bank.failed)
+
+
 # --- score -----------------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +368,7 @@ COMMANDS: dict[str, Command] = {
     "import": Command("Feature files that others made to a features folder.", _import_arguments, _import),
     "train": Command("Feature files and video-level labels to a run folder.", _train_arguments, _train, True),
     "evaluate": Command("Runs and test features to frame-level metrics and a report.", _evaluate_arguments, _evaluate),
+    "bank": Command("What a detector finds hardest to call normal, as a list and as pictures.", _bank_arguments, _bank),
     "score": Command("New videos to a score for every frame and a report.", _score_arguments, _score),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -75,6 +75,43 @@ def make_preview(
             return _encode(video, wanted, byte_limit, Path(folder) / "preview.mp4")
     except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
         raise VideoError(f"{source}: no preview can be encoded ({error})") from error
+
+
+def pick_frames(
+    source: Path,
+    numbers: Collection[int],
+    decoder: Decoder,
+    *,
+    short_side: int = SHORT_SIDE,
+    advance: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[int, Picture]]:
+    """Single frames of a video, each as soon as it is decoded; behind the last of them, nothing is decoded.
+
+    Frames are numbered by counting from the first one, as everywhere, so time grows with the last frame's position:
+    one at the end of a nine-hour video takes the decoding of nine hours.
+
+    Args:
+        source: a video file or a folder of frames.
+        numbers: of the frames, at least one.
+        decoder: decodes the video in its own process.
+        short_side: pixels of the shorter side of the pictures.
+        advance: called for every frame that was decoded.
+
+    Yields:
+        A frame's number, and its RGB picture ``(height, width, 3)``, in order; frames that the video does not have
+        are left out.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    last = max(numbers)
+    with decoder.read(source, short_side, BLOCK_SIZE) as video:
+        for index, (picture, _) in enumerate(_numbered_frames(video.blocks())):
+            advance()
+            if index in numbers:
+                yield index, picture.copy()  # its memory goes to a later block, and away with the last one
+            if index >= last:
+                return
 
 
 def container_start(file: Path) -> float:
