@@ -162,6 +162,8 @@ class _Trainer:
             self.xel.to(self.device)
         self.fitted = Fitted(self.detector, self.xel.bank if self.xel is not None else None)
         self.iteration = 0  # the next one
+        self.waited = 0  # iterations that XEL was put off by, because the detector had not learnt enough
+        self.gap = 0.0  # between the highest scores of abnormal and of normal videos, averaged over about an epoch
         self.sums: dict[str, Tensor] = {}
         evaluations = min(config.evaluations, config.iterations)
         self.evaluated_after = {config.iterations * (n + 1) // evaluations - 1 for n in range(evaluations)}
@@ -173,6 +175,7 @@ class _Trainer:
             progress.start(folder.name, iterations)
             progress.advance(self.iteration)
             for batch in self.batches.stream(self.iteration, iterations):
+                self._wait()
                 self._begin_epoch()
                 self._step(batch)
                 if self.iteration in self.evaluated_after:
@@ -191,6 +194,8 @@ class _Trainer:
         return {
             "identity": identity,
             "iteration": self.iteration,
+            "waited": self.waited,
+            "gap": self.gap,
             "detector": self.detector.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "bank": dict(self.xel.bank.state_dict()) if self.xel is not None else {},
@@ -203,7 +208,7 @@ class _Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken."""
-        self.iteration = state["iteration"]
+        self.iteration, self.waited, self.gap = state["iteration"], state["waited"], state["gap"]
         self.detector.load_state_dict(state["detector"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.xel is not None:
@@ -214,6 +219,24 @@ class _Trainer:
         self.sums = {term: value.to(self.device) for term, value in state["sums"].items()}
         self.fitted.best = {name: Best(**best) for name, best in state["best"].items()}
         self.fitted.history = state["history"]
+
+    @property
+    def _xel_iteration(self) -> int:
+        """The iteration by XEL's clock, which stands still while XEL waits for the detector."""
+        return self.iteration - self.waited
+
+    def _wait(self) -> None:
+        """Put XEL off by one more iteration if it were to begin now and the detector has not learnt enough for it."""
+        if self.xel is None or self.gap >= self.config.xel.onset:
+            return
+        now = self._xel_iteration
+        if self.xel.schedule(now) is not None and self.xel.schedule(now - 1) is None:
+            self.waited += 1
+
+    def _learn_of_gap(self, abnormal_max: Tensor, normal_max: Tensor) -> None:
+        if self.config.xel.onset:
+            gap = float(abnormal_max.detach().mean() - normal_max.detach().mean())
+            self.gap += (gap - self.gap) / self.batches.per_epoch
 
     def _begin_epoch(self) -> None:
         first = self.iteration % self.batches.per_epoch == 0
@@ -232,7 +255,7 @@ class _Trainer:
         assert self.xel is not None
         if "constant-bank" in self.config.quirk_names:  # the published script: at the end of every epoch
             return first and self.iteration > 0 and self.config.xel.mode == "epoch"
-        if self.xel.schedule(self.iteration) is None:
+        if self.xel.schedule(self._xel_iteration) is None:
             return False
         filled = len(self.xel.bank) > 0 and bool(self.xel.bank.clips[0] >= 0)
         return not filled or (first and self.config.xel.mode == "epoch")
@@ -243,9 +266,11 @@ class _Trainer:
         loss = self.detector.loss(bags)
         terms, total = dict(loss.terms), loss.total
         if self.xel is not None:
-            extra = self.xel.terms(self.detector, highest(loss.abnormal_scores), self.iteration)
+            abnormal_max = highest(loss.abnormal_scores)
+            extra = self.xel.terms(self.detector, abnormal_max, self._xel_iteration)
             terms |= {f"xel_{term}": value for term, value in extra.items()}
             total = sum(extra.values(), total)
+            self._learn_of_gap(abnormal_max, highest(loss.normal_scores))
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()
@@ -289,7 +314,11 @@ class _Trainer:
     def _plot(self, terms: dict[str, Tensor]) -> None:
         for term, value in terms.items():
             self.curves.add_scalar(f"loss/{term}", float(value), self.iteration)
-        margin = self.xel.schedule(self.iteration) if self.xel is not None else None
+        if self.xel is None:
+            return
+        if self.config.xel.onset:
+            self.curves.add_scalar("xel/gap", self.gap, self.iteration)
+        margin = self.xel.schedule(self._xel_iteration)
         if margin is not None:
             self.curves.add_scalar("xel/margin", margin, self.iteration)
 

@@ -31,6 +31,8 @@ class XELConfig:
         validation_weight: λ1, weight of the validation loss; 0 drops it.
         margin_weight: λ2, weight of the dynamic margin loss; 0 drops it.
         warmup: share of the iterations before XEL sets in.
+        onset: after the warm-up, wait until the detector tells the videos apart: until the highest scores of abnormal
+            videos lie so far above those of normal ones, on average over an epoch. 0 does not wait.
         margins: values of the margin ε, in turn. One value is a fixed margin.
         margin_step: share of the iterations that each margin lasts; equal parts of those after the warm-up by default.
         bank_size: use only so many of the bank's rows, those with the highest scores; all by default.
@@ -40,6 +42,7 @@ class XELConfig:
     validation_weight: float = 1.0
     margin_weight: float = 1.0
     warmup: float = 0.15
+    onset: float = 0.0
     margins: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     margin_step: float | None = None
     bank_size: int | None = None
@@ -47,6 +50,8 @@ class XELConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
             raise UserError(f"xel.warmup is a share of the iterations, in [0, 1), not {self.warmup}")
+        if not 0 <= self.onset < 1:
+            raise UserError(f"xel.onset is a difference of scores, in [0, 1), not {self.onset}")
         if not self.margins or not all(0 < margin <= 1 for margin in self.margins):
             raise UserError(f"xel.margins are numbers in (0, 1], not {self.margins}")
         if self.margin_step is not None and not 0 < self.margin_step <= 1:

@@ -183,7 +183,8 @@ def bank_rows(bank: HardInstanceBank, normal: TrainingVideos) -> list[BankRow]:
             continue
         first, end = normal.frames_of(number, clip)
         timeline, frames = normal.features[number].sidecar.timeline, normal.features[number].sidecar.frames
-        rows.append(BankRow(name, clip, first, end, float(timeline.times(frames)[first]), score, age))
+        seconds = float(timeline.times(frames)[min(first, frames - 1)])  # a segment of a short video may be empty
+        rows.append(BankRow(name, clip, first, end, seconds, score, age))
     return sorted(rows, key=lambda row: -row.score)
 
 
