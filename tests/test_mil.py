@@ -3,83 +3,109 @@
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from xelvad.models import MIL, Bags
 from xelvad.models.mil import ranking_loss, smoothness, sparsity
 
-from .numeric import numeric_gradient
+from .numeric import (
+    BATCHES,
+    Array,
+    Videos,
+    assert_loss_is,
+    assert_network_loss_is,
+    describe_layers,
+    draw_bags,
+    draw_scores,
+    parameters_of,
+    split,
+    three_layers,
+)
 
-SHAPES = [(1, 1, 1, 1), (1, 32, 1, 32), (3, 5, 2, 7), (6, 32, 5, 32)]  # A, T, N, T'
+LENGTHS = [(1,), (32,), (1, 7, 2, 40)]
 
 
-def reference_ranking(abnormal: NDArray[np.float64], normal: NDArray[np.float64]) -> float:
+def reference_ranking(abnormal: Videos, normal: Videos) -> float:
     pairs = [max(0.0, 1 - a.max() + n.max()) for a in abnormal for n in normal]
     return float(sum(pairs) / len(pairs))
 
 
-def reference_sparsity(scores: NDArray[np.float64]) -> float:
+def reference_sparsity(scores: Videos) -> float:
     return float(np.mean([sum(bag) for bag in scores]))
 
 
-def reference_smoothness(scores: NDArray[np.float64]) -> float:
+def reference_smoothness(scores: Videos) -> float:
     return float(np.mean([sum((bag[i] - bag[i + 1]) ** 2 for i in range(len(bag) - 1)) for bag in scores]))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_ranking_loss_and_its_gradient_are_the_formulas(shape: tuple[int, int, int, int]) -> None:
-    rng = np.random.default_rng(sum(shape))
-    abnormal, normal = rng.random(shape[:2]), rng.random(shape[2:])
-    a, n = (torch.tensor(array, requires_grad=True) for array in (abnormal, normal))
-    loss = ranking_loss(a, n)
-    loss.backward()
-    assert loss.item() == pytest.approx(reference_ranking(abnormal, normal), abs=1e-12)
-    expected = numeric_gradient(lambda x: reference_ranking(x, normal), abnormal)
-    np.testing.assert_allclose(a.grad, expected, atol=1e-7)
-    expected = numeric_gradient(lambda x: reference_ranking(abnormal, x), normal)
-    np.testing.assert_allclose(n.grad, expected, atol=1e-7)
+@pytest.mark.parametrize("lengths", BATCHES)
+def test_ranking_loss_and_its_gradients_are_the_formula(lengths: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    assert_loss_is(reference_ranking, ranking_loss, draw_scores(lengths[0], 0), draw_scores(lengths[1], 1))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 32), (4, 7)])
-@pytest.mark.parametrize(("ours", "reference"), [(sparsity, reference_sparsity), (smoothness, reference_smoothness)])
-def test_sparsity_and_smoothness_and_their_gradients_are_the_formulas(ours, reference, shape):
-    scores = np.random.default_rng(1).random(shape)
-    s = torch.tensor(scores, requires_grad=True)
-    loss = ours(s)
-    loss.backward()
-    assert loss.item() == pytest.approx(reference(scores), abs=1e-12)
-    np.testing.assert_allclose(s.grad, numeric_gradient(reference, scores), atol=1e-7)
+def test_ranking_loss_is_zero_for_a_pair_that_is_a_margin_of_one_apart() -> None:
+    ones, zeros = [torch.tensor([0.2, 1.0])], [torch.zeros(3)]
+    assert ranking_loss(ones, zeros).item() == 0
+    assert ranking_loss(zeros, ones).item() == 2
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_sparsity_and_its_gradients_are_the_formula(lengths: tuple[int, ...]) -> None:
+    assert_loss_is(reference_sparsity, sparsity, draw_scores(lengths, 2))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_smoothness_and_its_gradients_are_the_formula_within_each_video(lengths: tuple[int, ...]) -> None:
+    assert_loss_is(reference_smoothness, smoothness, draw_scores(lengths, 3))
 
 
 @pytest.mark.parametrize("feature_dim", [1, 7, 1024])
 def test_the_scorer_is_the_published_network(feature_dim: int) -> None:
     torch.manual_seed(0)
-    mil = MIL(feature_dim).eval()
-    x = np.random.default_rng(0).normal(size=(2, 3, feature_dim)).astype(np.float32)
-    first, second, third = (layer for layer in mil.scorer if isinstance(layer, torch.nn.Linear))
-    w = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in (first, second, third)]
-    hidden = np.maximum(x @ w[0][0].T + w[0][1], 0)  # ReLU behind the first layer only
-    logit = (hidden @ w[1][0].T + w[1][1]) @ w[2][0].T + w[2][1]
-    expected = 1 / (1 + np.exp(-logit[..., 0]))
+    mil = MIL(feature_dim).double().eval()
+    x = np.random.default_rng(0).normal(size=(2, 3, feature_dim))
     with torch.no_grad():
         scores = mil.score(torch.from_numpy(x))
     assert scores.shape == (2, 3)
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
-    assert [layer.out_features for layer in (first, second, third)] == [512, 32, 1]
+    np.testing.assert_allclose(scores, three_layers(parameters_of(mil), x)[1], atol=1e-12)
 
 
-def test_the_total_is_the_sum_of_its_terms_in_the_published_weights() -> None:
-    mil = MIL(8).eval()  # without dropout, so that the scores can be computed again
-    bags = Bags(torch.randn(3, 5, 8), torch.randn(2, 7, 8))
-    loss = mil.loss(bags)
-    abnormal, normal = mil.score(bags.abnormal), mil.score(bags.normal)
-    torch.testing.assert_close(loss.abnormal_scores, abnormal)
-    torch.testing.assert_close(loss.normal_scores, normal)
-    expected = (
-        reference_ranking(abnormal.detach().numpy(), normal.detach().numpy())
-        + 8e-5 * reference_sparsity(abnormal.detach().numpy())
-        + 8e-5 * reference_smoothness(abnormal.detach().numpy())
-    )
-    assert loss.total.item() == pytest.approx(expected, rel=1e-5)
+def test_the_layers_and_their_sizes_are_the_published_ones() -> None:
+    expected = "Linear 512, ReLU, Dropout 0.6, Linear 32, Dropout 0.6, Linear 1, Sigmoid"
+    assert describe_layers(MIL(7).scorer) == expected
+
+
+def test_weights_begin_xavier_normal_and_biases_at_zero() -> None:
+    torch.manual_seed(0)
+    for weight, bias in zip(*[iter(MIL(1024).parameters())] * 2, strict=True):
+        assert not bias.any()
+        if weight.numel() > 1000:
+            expected = (2 / sum(weight.shape)) ** 0.5
+            assert weight.std().item() == pytest.approx(expected, rel=0.03)
+            assert weight.abs().max() > 3 * expected, "normal, not uniform"
+
+
+@pytest.mark.parametrize("lengths", BATCHES)
+@pytest.mark.parametrize("weights", [{}, {"sparsity_weight": 0.3, "smoothness_weight": 0.7}])
+def test_the_total_and_its_gradients_are_the_weighted_formulas_of_the_network(
+    lengths: tuple[tuple[int, ...], tuple[int, ...]], weights: dict[str, float]
+) -> None:
+    torch.manual_seed(0)
+    mil = MIL(5, **weights).double().eval()  # without dropout, so that the scores can be computed again
+    bags = draw_bags(lengths, 5)
+
+    def reference(parameters: Videos, clips: Array) -> float:
+        abnormal, normal = split(three_layers(parameters, clips)[1], bags)
+        return (
+            reference_ranking(abnormal, normal)
+            + weights.get("sparsity_weight", 8e-5) * reference_sparsity(abnormal)
+            + weights.get("smoothness_weight", 8e-5) * reference_smoothness(abnormal)
+        )
+
+    assert_network_loss_is(reference, mil, bags)
+
+
+def test_the_terms_have_names_and_add_up_to_the_total() -> None:
+    loss = MIL(8).loss(Bags(torch.randn(29, 8), (5, 5, 5), (7, 7)))
+    assert set(loss.terms) == {"ranking", "sparsity", "smoothness"}
     assert sum(term.item() for term in loss.terms.values()) == pytest.approx(loss.total.item(), rel=1e-6)
 
 
