@@ -70,7 +70,7 @@ class HardInstanceBank(nn.Module):
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over what `state_dict` of another bank gave, of whatever size."""
         for name in ("instances", "clips", "scores", "ages"):
-            self.register_buffer(name, state[name])
+            self.register_buffer(name, state[name].clone())
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -89,10 +89,12 @@ class HardInstanceBank(nn.Module):
             Turnover: the share of the rows whose clip is another one than before.
 
         Raises:
-            ValueError: a video without clips, or fewer rows before than there are videos.
+            ValueError: no videos, a video without clips, or fewer rows before than there are videos.
         """
         with evaluating(detector):
             hardest = [_hardest(detector, pieces) for pieces in normal_videos]
+        if not hardest:
+            raise ValueError("there are no normal videos to fill the bank with")
         clips = torch.tensor([clip for _, clip, _ in hardest], device=hardest[0][0].device)
         scores = torch.stack([score for _, _, score in hardest])
         return self.replace(torch.arange(len(hardest)), torch.stack([row for row, _, _ in hardest]), clips, scores)
@@ -112,7 +114,7 @@ class HardInstanceBank(nn.Module):
         """
         if not len(self):
             state = {"instances": instances, "clips": clips, "scores": scores.detach(), "ages": torch.ones_like(clips)}
-            self.restore({name: value.clone() for name, value in state.items()})
+            self.restore(state)
             return 1.0
         if int(videos.max()) >= len(self):
             raise ValueError(f"video {int(videos.max())} has no row in a bank of {len(self)}")
@@ -128,6 +130,8 @@ def _hardest(detector: Scorer, pieces: Iterable[Tensor]) -> tuple[Tensor, int, T
     best: tuple[Tensor, int, Tensor] | None = None
     first = 0
     for piece in pieces:
+        if not len(piece):
+            continue
         scores = detector.score(piece).flatten()  # (t, F) -> (t,) or (t, crops, F) -> (t · crops,)
         row = int(scores.argmax())
         if best is None or scores[row] > best[2]:
