@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,14 @@ from ..errors import UserError
 from .files import write_bytes
 
 FILE = "state.pt"
+NAMED = 6  # items of a list that an error message names
+DAMAGE = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error)
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace the checkpoint of a run folder: tensors, numbers, strings, and lists and dicts of them."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_interned(state), buffer)
     write_bytes(folder / FILE, buffer.getvalue())
 
 
@@ -32,8 +37,11 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch does not look at the checksums
+                raise ValueError("a checksum does not fit")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+    except DAMAGE as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: a damaged checkpoint ({reason}); delete it to train from the beginning") from error
     if not isinstance(state, dict) or "identity" not in state:
@@ -49,12 +57,36 @@ def check_identity(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) 
     """
     before, now = _flat(saved), _flat(wanted)
     differing = [
-        f"{key} was {before.get(key, 'not there')}, now is {now.get(key, 'not there')}"
+        f"{key} {_difference(before.get(key, 'not there'), now.get(key, 'not there'))}"
         for key in before | now
         if before.get(key) != now.get(key)
     ]
     if differing:
         raise UserError(f"{folder}: cannot go on, because {'; '.join(differing)}; use another --out for another run")
+
+
+def _difference(before: Any, now: Any) -> str:
+    """In a few words, however many videos a list has."""
+    if isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > NAMED:
+        gone, new = ([item for item in a if item not in b] for a, b in ((before, now), (now, before)))
+        if gone or new:
+            changes = [f"{sign}{item}" for sign, items in (("-", gone), ("+", new)) for item in items]
+            more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
+            return f"changed: {', '.join(changes[:NAMED])}{more}"
+        return "changed in order"
+    return f"was {before}, now is {now}"
+
+
+def _interned(value: Any) -> Any:
+    """A copy in which equal strings are one object: pickle writes two objects otherwise than one that comes twice.
+
+    What was read from a checkpoint would else give other bytes than what was never written.
+    """
+    if isinstance(value, dict):
+        return {_interned(key): _interned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_interned(item) for item in value)
+    return sys.intern(str(value)) if isinstance(value, str) else value
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
