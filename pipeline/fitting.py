@@ -83,6 +83,7 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         trainer = _Trainer(abnormal, normal, config, judges)
+        identity = identity | {"judges": list(judges), "device": trainer.device.type}
         state = read_state(folder) if resume else None
         if state is not None:
             check_identity(folder, state["identity"], identity)

@@ -175,6 +175,20 @@ def read_manifest_of_run(folder: Path) -> RunManifest:
         raise UserError(f"{path}: damaged ({error})") from error
 
 
+def identity_of(folder: Path) -> dict[str, Any]:
+    """What a finished run was trained with and on: its configuration, and the digests of labels and features.
+
+    Raises:
+        UserError: as `read_manifest_of_run`, or a damaged configuration.
+    """
+    manifest, path = read_manifest_of_run(folder), folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: damaged ({error})") from error
+    return {"config": config, "labels": manifest.dataset_digest, "features": manifest.features_digest}
+
+
 def load_run(folder: Path, which: str = LAST) -> Run:
     """Load a run: its detector in evaluation mode, on the CPU.
 

@@ -20,11 +20,12 @@ from .bags import BagConfig, TrainingVideos
 from .baseline import fit_svm
 from .cache import Features, FeatureStore
 from .checkpoints import FILE as CHECKPOINT
+from .checkpoints import check_identity
 from .console import console
 from .datasets import Dataset, LabelledVideo, frame_truth
 from .fitting import Fitted, Judge, fit
 from .inference import score_clips
-from .runs import LAST, BankRow, RunManifest, best_on, is_run, save_run, seed_folder
+from .runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
 from .settings import TrainingConfig
 
 SPLIT = 3  # stream of random numbers, beside those of the batches
@@ -60,15 +61,17 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *
     data = load_training_data(dataset, store, config)
     sidecar = data.abnormal.features[0].sidecar
     settings = plain(asdict(config))
+    identity = {
+        "config": settings,
+        "labels": dataset.digest,
+        "features": data.digest,
+        "training_videos": list(data.abnormal.names + data.normal.names),
+    }
+    if is_run(out):  # finished, and may have no checkpoint that would be checked
+        check_identity(out, identity_of(out), {key: identity[key] for key in ("config", "labels", "features")})
     if config.detector == "svm":
         fitted = _fit_baseline(data, config)
     else:
-        identity = {
-            "config": settings,
-            "labels": dataset.digest,
-            "features": data.digest,
-            "training_videos": list(data.abnormal.names + data.normal.names),
-        }
         fitted = fit(
             data.abnormal,
             data.normal,
@@ -230,24 +233,34 @@ def _judges(data: TrainingData, dataset: Dataset, store: FeatureStore, config: T
     if data.validation:
         judges["validation"] = lambda detector: _video_auc(detector, data.validation, config.bags)
     elif config.validation:
-        console.print("too few training videos to put any aside: no best weights by validation")
+        _say("too few training videos to put any aside: no best weights by validation")
     if config.follow_test:
-        test, reason = _annotated_test_videos(dataset, store)
+        test, reason = _annotated_test_videos(dataset, store, data.normal.names[0])
         if test:
             judges["test"] = lambda detector: _frame_auc(detector, test, config.bags)
         else:
-            console.print(f"the test AUC is not followed: {reason}")
+            _say(f"the test AUC is not followed: {reason}")
     return judges
 
 
-def _annotated_test_videos(dataset: Dataset, store: FeatureStore) -> tuple[list[tuple[LabelledVideo, Features]], str]:
+def _say(message: str) -> None:
+    console.print(message, markup=False, soft_wrap=True)
+
+
+def _annotated_test_videos(
+    dataset: Dataset, store: FeatureStore, learnt_from: str
+) -> tuple[list[tuple[LabelledVideo, Features]], str]:
+    """The test videos with features like those of a training video; or none, and the reason."""
     videos = dataset.of("test")
     if not any(video.abnormal for video in videos) or not all(video.spans is not None for video in videos):
         return [], "the data set has no test videos with annotated frames"
     try:
-        return list(zip(videos, store.read_all([video.name for video in videos]), strict=True)), ""
+        _, *found = store.read_all([learnt_from, *(video.name for video in videos)])
+        for video, features in zip(videos, found, strict=True):
+            frame_truth(video, features.sidecar.frames)
     except UserError as error:
         return [], str(error)
+    return list(zip(videos, found, strict=True)), ""
 
 
 def _video_auc(detector: Detector, videos: Sequence[tuple[Features, bool]], bags: BagConfig) -> float:
