@@ -114,15 +114,13 @@ def evaluate_all(folders: Sequence[Path], dataset: Dataset, features: Path) -> l
     Raises:
         UserError: as `evaluate` and `load_run`, or two folders have the same name.
     """
-    names = [folder.resolve().name for folder in folders]
-    if len(set(names)) < len(names):
-        raise UserError(f"two runs of the same name ({', '.join(names)}): rename one folder, results are filed by it")
-    return [
-        evaluate(load_run(run, which), dataset, features)
-        for folder in folders
-        for run in runs_in(folder)
-        for which in kept_weights(run) or [LAST]
-    ]
+    runs = [run for folder in folders for run in runs_in(folder)]
+    places = [run.resolve() for run in runs]
+    named = {place if seed_of(place) is None else place.parent for place in places}
+    if len(set(places)) < len(places) or len({folder.name for folder in named}) < len(named):
+        names = ", ".join(folder.resolve().name for folder in folders)
+        raise UserError(f"two runs of the same name ({names}): rename one folder, results are filed by it")
+    return [evaluate(load_run(run, which), dataset, features) for run in runs for which in kept_weights(run) or [LAST]]
 
 
 def summarise(evaluations: Sequence[Evaluation]) -> list[Summary]:
