@@ -88,7 +88,7 @@ def recipe_in(arguments: Sequence[str]) -> str:
 
 
 def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
-    values = []
+    values: list[str] = []
     for place, argument in enumerate(arguments):
         if argument == option:
             values += arguments[place + 1 : place + 2]
