@@ -90,7 +90,7 @@ class TrainingConfig:
 
     detector: str = "mil"
     extractor: str = "i3d-rgb"
-    iterations: int = 1000
+    iterations: int = 500
     batch: int = 30
     optimiser: Literal["adam", "adagrad"] = "adam"
     learning_rate: float = 1e-3
