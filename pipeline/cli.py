@@ -226,11 +226,11 @@ def _import(arguments: Namespace) -> int:
 # --- train, evaluate -------------------------------------------------------------------------------------------------
 
 
-def _dataset_arguments(parser: ArgumentParser) -> None:
+def _dataset_arguments(parser: ArgumentParser, fold: str = "the fold to test on; all others are for training") -> None:
     parser.add_argument(
         "--manifest", type=Path, required=True, help="CSV file: video, split or fold, label, frames, spans"
     )
-    parser.add_argument("--test_fold", type=str, help="the fold to test on; all others are for training")
+    parser.add_argument("--test_fold", type=str, help=fold)
     parser.add_argument("--features", type=Path, required=True, help="folder that `xelvad extract` filled")
 
 
@@ -303,6 +303,28 @@ def print_results(evaluations: Sequence[Evaluation]) -> None:
     )
 
 
+# --- ablate ----------------------------------------------------------------------------------------------------------
+
+
+def _ablate_arguments(parser: ArgumentParser) -> None:
+    from .ablation import AblationConfig
+
+    _dataset_arguments(parser, "the fold to test on; all: each in turn, and the frames of all folds taken together")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the table and the page")
+    for name, known in {"detectors": "mil, srf, ar-net", "modes": "epoch, batch: when XEL's bank is renewed"}.items():
+        parser.add_argument(f"--{name}", type=str, nargs="+", default=list(getattr(AblationConfig, name)), help=known)
+    parser.add_class_arguments(AblationConfig, skip={"detectors", "modes", "test_fold"})
+
+
+def _ablate(arguments: Namespace) -> int:
+    from . import ablation, ablation_page
+
+    settings = _config(ablation.AblationConfig, arguments)
+    result = ablation.ablate(arguments.manifest, arguments.features, arguments.out, settings)
+    output.print(f"report: {ablation_page.write_ablation(result, output)}")
+    return DONE
+
+
 # --- bank ------------------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +390,7 @@ COMMANDS: dict[str, Command] = {
     "import": Command("Feature files that others made to a features folder.", _import_arguments, _import),
     "train": Command("Feature files and video-level labels to a run folder.", _train_arguments, _train, True),
     "evaluate": Command("Runs and test features to frame-level metrics and a report.", _evaluate_arguments, _evaluate),
+    "ablate": Command("What each part of XEL is worth: many trainings, a table, a page.", _ablate_arguments, _ablate),
     "bank": Command("What a detector finds hardest to call normal, as a list and as pictures.", _bank_arguments, _bank),
     "score": Command("New videos to a score for every frame and a report.", _score_arguments, _score),
 }

@@ -129,26 +129,31 @@ def write_page(
 
 
 def _write_parts(page: IO[bytes], title: str, data: Data, films: IO[bytes]) -> None:
-    parts = {
+    parts = shared_parts(title, data)
+    parts |= {"video_script": asset("report_video.js"), "script": asset("report.js")}
+    before, after = asset("report.html").split("{{films}}")
+    page.write(filled(before, parts))
+    shutil.copyfileobj(films, page)
+    page.write(filled(after, parts))
+
+
+def shared_parts(title: str, data: Data) -> dict[str, str]:
+    """What any page of this style embeds so as to need no other file, by the names that templates use."""
+    return {
         "title": html.escape(title),
-        "style": _asset("report.css"),
+        "style": asset("report.css"),
         "plotly": get_plotlyjs(),
         "data": to_json(data),
-        "common_script": _asset("report_common.js"),
-        "video_script": _asset("report_video.js"),
-        "script": _asset("report.js"),
+        "common_script": asset("report_common.js"),
     }
-    before, after = _asset("report.html").split("{{films}}")
-    page.write(_filled(before, parts))
-    shutil.copyfileobj(films, page)
-    page.write(_filled(after, parts))
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file in ``assets``."""
     return (resources.files(__package__) / "assets" / name).read_text("utf-8")
 
 
-def _filled(template: str, parts: Mapping[str, str]) -> bytes:
+def filled(template: str, parts: Mapping[str, str]) -> bytes:
     """`template` with each ``{{name}}`` replaced, in one go: what looks like a name within a part stays as it is."""
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
     return text.encode("utf-8", errors="replace")  # a file name that is not unicode must not cost the page

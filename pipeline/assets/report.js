@@ -11,11 +11,7 @@ function showHeading() {
     `${formatTime(seconds)} of footage`,
     `${high.toLocaleString("en")} with a score above ${report.threshold}`,
   ].join("  ·  ");
-  document.getElementById("settings").append(
-    ...report.settings.map(([name, value]) =>
-      element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value })),
-    ),
-  );
+  showSettings();
 }
 
 function showMetrics({ columns, rows }) {

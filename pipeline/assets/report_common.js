@@ -1,13 +1,8 @@
-// What the whole page uses: its data, and small helpers.
+// What every page uses: its data, and small helpers.
 "use strict";
 
 const report = JSON.parse(document.getElementById("report-data").textContent);
 const PLOT_CONFIG = { displayModeBar: false, responsive: true, doubleClick: "reset" };
-const CURVE_COLOURS = 5; // --curve-1 to --curve-5 in the style sheet
-
-// The same detector has the same colour everywhere on the page.
-const allCurves = [...report.videos.flatMap((video) => video.curves), ...report.roc];
-const curveLabels = [...new Set(allCurves.map((curve) => curve.label))];
 
 /** An element with properties and children; text is always set as text, never as HTML. */
 function element(tag, properties = {}, ...children) {
@@ -24,10 +19,6 @@ function svgElement(tag, attributes) {
 
 function styleColour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-
-function curveColourName(label) {
-  return `--curve-${1 + (curveLabels.indexOf(label) % CURVE_COLOURS)}`;
 }
 
 /** 83.44 as "1:23", or "1:23.4" with one decimal. */
@@ -62,6 +53,15 @@ function indexAt(times, time) {
 function labelBadge(label) {
   const text = { anomalous: "Anomalous", normal: "Normal" }[label] ?? "Unknown";
   return element("span", { className: `label ${label ?? "unknown"}`, textContent: text });
+}
+
+/** The names and values at the head of a page. */
+function showSettings() {
+  document.getElementById("settings").append(
+    ...report.settings.map(([name, value]) =>
+      element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value })),
+    ),
+  );
 }
 
 function legendItem(text, className, colourName) {

@@ -4,6 +4,15 @@
 const MARGIN = { left: 42, right: 10, top: 12, bottom: 28 }; // of the charts over time, in pixels
 const CLICK_PIXELS = 4; // a pointer that moves further is dragging
 const SEEK_MARGIN = 0.001; // seconds: times are rounded, and a hair too early would be the frame before
+const CURVE_COLOURS = 5; // --curve-1 to --curve-5 in the style sheet
+
+// The same detector has the same colour everywhere on the page.
+const allCurves = [...report.videos.flatMap((video) => video.curves), ...report.roc];
+const curveLabels = [...new Set(allCurves.map((curve) => curve.label))];
+
+function curveColourName(label) {
+  return `--curve-${1 + (curveLabels.indexOf(label) % CURVE_COLOURS)}`;
+}
 
 /** Positions and labels of about `count` ticks between two times, at round steps of a clock. */
 function timeTicks(first, end, count) {

@@ -1,0 +1,366 @@
+"""The ablation: what each part of XEL is worth to each detector, over several seeds.
+
+The grid is {detector} × {off, L_v, L_m, both} × {epoch, batch}, after the ablation of Yu et al., IEEE SPL 2021: L_v is
+the validation loss, L_m the dynamic margin loss, epoch and batch say when the hard instance bank is refreshed. Off has
+no mode. Every figure is that of the last iteration's weights, so that nothing is chosen on test data.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import yaml
+
+from ..errors import UserError
+from .cache import FeatureStore
+from .console import console
+from .datasets import Dataset, frame_truth, read_manifest
+from .files import write_text
+from .recipes import GENERAL, load_recipe, recipe_names
+from .runs import NAMES, is_run, load_run, read_manifest_of_run, seed_folder
+from .settings import TrainingConfig
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluation
+    from .metrics import FrameMetrics
+
+ALL_FOLDS = "all"
+MODES = ("epoch", "batch")
+RUNS = "runs"
+REQUEST = "ablation.json"  # what an interrupted ablation was asked for
+
+Terms = Literal["off", "L_v", "L_m", "both"]
+Mode = Literal["off", "epoch", "batch"]
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """What is compared.
+
+    Attributes:
+        detectors: names of detectors that learn in epochs.
+        modes: when the hard instance bank is refreshed: "epoch", "batch", or both in turn.
+        seeds: trainings of each configuration, from the recipe's seed on.
+        recipes: folder of recipes: detector d is trained by RECIPES/d, with the weights and the schedule of XEL from
+            RECIPES/d+xel where there is one.
+        test_fold: the fold to test on, all others are for training; "all" tests on every fold in turn and takes their
+            frames together.
+        iterations: of each training; by default the recipe's.
+        extractor: whose features to learn from; by default the recipe's.
+        validation: share of the training videos that are put aside; by default the recipe's.
+    """
+
+    detectors: Sequence[str] = ("mil", "srf", "ar-net")
+    modes: Sequence[str] = MODES
+    seeds: int = 3
+    recipes: str = GENERAL
+    test_fold: str | None = None
+    iterations: int | None = None
+    extractor: str | None = None
+    validation: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UserError(f"seeds must be positive, not {self.seeds}")
+        if not self.detectors or not self.modes:
+            raise UserError("an ablation needs at least one of --detectors and one of --modes")
+        unknown = [mode for mode in self.modes if mode not in MODES]
+        if unknown:
+            raise UserError(f"there is no mode {', '.join(unknown)}; known: {', '.join(MODES)}")
+        folders = sorted({name.split("/")[0] for name in recipe_names()})
+        if self.recipes not in folders:
+            raise UserError(f"there are no recipes {self.recipes!r}; known: {', '.join(folders)}")
+        if "svm" in self.detectors:
+            raise UserError("svm is fitted in one go: it has no epochs and no XEL, so there is nothing to take away")
+        known = [name.split("/")[1] for name in recipe_names() if name.startswith(f"{self.recipes}/")]
+        known = [name for name in known if name != "svm" and not name.endswith("+xel")]
+        for detector in self.detectors:
+            if detector not in known:
+                raise UserError(f"{self.recipes} has no detector {detector!r}; known: {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which losses of XEL are on, and when its bank is refreshed."""
+
+    terms: Terms
+    mode: Mode
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return "off" if self.mode == "off" else f"{self.terms}-{self.mode}"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One cell of the grid, with the settings of its first seed."""
+
+    detector: str
+    variant: Variant
+    training: TrainingConfig
+
+    @property
+    def label(self) -> str:
+        """The configuration in words, such as ``SRF, L_v, epoch``."""
+        words = [NAMES.get(self.detector, self.detector), self.variant.terms, self.variant.mode]
+        return ", ".join(dict.fromkeys(words))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one configuration achieves with one seed.
+
+    Attributes:
+        seed: of the training.
+        metrics: over the frames of all test videos; of a cross-validation, over those of all folds together.
+        fold_aucs: of a cross-validation, the AUC of each fold by its name, in [0, 1]; else empty.
+    """
+
+    seed: int
+    metrics: FrameMetrics
+    fold_aucs: dict[str, float]
+
+    @property
+    def mean_fold_auc(self) -> float | None:
+        """The mean of the folds' AUCs, in [0, 1]; None without folds."""
+        return float(np.mean(list(self.fold_aucs.values()))) if self.fold_aucs else None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One configuration with its outcomes, one for each seed."""
+
+    configuration: Configuration
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A finished ablation: what was asked for, and the results in the order of the grid.
+
+    Attributes:
+        manifest: the labels.
+        features: the features folder.
+        out: where its runs lie.
+        dataset: name of the data set.
+        config: what was compared.
+        results: one for each configuration.
+        versions: of xelvad and torch that trained the runs.
+    """
+
+    manifest: Path
+    features: Path
+    out: Path
+    dataset: str
+    config: AblationConfig
+    results: tuple[Result, ...]
+    versions: tuple[str, ...]
+
+
+def ablate(manifest: Path, features: Path, out: Path, config: AblationConfig) -> Ablation:
+    """Train and evaluate the whole grid; what is finished is not trained again, what was interrupted goes on.
+
+    Args:
+        manifest: the labels, with annotated test videos.
+        features: the features folder that `extract` filled.
+        out: runs go to ``out/runs/<detector>/<variant>/seed-0`` and so on, with all folds to
+            ``out/runs/<detector>/<variant>/<fold>/seed-0``.
+        config: what is compared.
+
+    Raises:
+        UserError: as `read_manifest`, `train` and `evaluate`; "all" folds of a manifest without folds; or ``out`` holds
+            an ablation of other data or with other settings.
+    """
+    folds = folds_of(manifest) if config.test_fold == ALL_FOLDS else [config.test_fold]
+    datasets = [read_manifest(manifest, fold) for fold in folds]
+    cells = grid(config)
+    for extractor in dict.fromkeys(cell.training.extractor for cell in cells):
+        for dataset in datasets:
+            check_test_videos(dataset, FeatureStore(features, extractor))
+    _claim(out, datasets[0].digest, config)
+    results = []
+    for number, cell in enumerate(cells, start=1):
+        console.print(f"configuration {number} of {len(cells)}: {cell.label}", markup=False)
+        folder = out / RUNS / cell.detector / cell.variant.folder
+        if config.test_fold == ALL_FOLDS:
+            outcomes = cross_validate(manifest, features, folder, cell.training, config.seeds)
+        else:
+            evaluations = train_and_evaluate(datasets[0], features, folder, cell.training, config.seeds)
+            outcomes = [Outcome(seed, evaluation.metrics, {}) for seed, evaluation in evaluations.items()]
+        results.append(Result(cell, tuple(outcomes)))
+    return Ablation(manifest, features, out, datasets[0].name, config, tuple(results), _versions(out, cells))
+
+
+def grid(config: AblationConfig) -> list[Configuration]:
+    """All configurations: for each detector off, then L_v, L_m and both in each mode."""
+    terms: tuple[Terms, ...] = ("L_v", "L_m", "both")
+    variants = [Variant("off", "off")]
+    variants += [Variant(term, mode) for mode in ("epoch", "batch") if mode in config.modes for term in terms]
+    return [
+        Configuration(detector, variant, settings_of(detector, variant, config))
+        for detector in dict.fromkeys(config.detectors)
+        for variant in variants
+    ]
+
+
+def settings_of(detector: str, variant: Variant, config: AblationConfig) -> TrainingConfig:
+    """A detector's recipe, changed in XEL and in what the ablation overrides."""
+    base = load_recipe(f"{config.recipes}/{detector}")
+    with_xel = f"{config.recipes}/{detector}+xel"
+    xel = load_recipe(with_xel).xel if with_xel in recipe_names() else base.xel
+    if variant.terms == "off":
+        xel = replace(base.xel, mode="off")
+    else:
+        xel = replace(
+            xel,
+            mode=variant.mode,
+            validation_weight=xel.validation_weight if variant.terms != "L_m" else 0.0,
+            margin_weight=xel.margin_weight if variant.terms != "L_v" else 0.0,
+        )
+    overrides: dict[str, Any] = {name: getattr(config, name) for name in ("iterations", "extractor", "validation")}
+    return replace(base, xel=xel, **{name: value for name, value in overrides.items() if value is not None})
+
+
+def cross_validate(manifest: Path, features: Path, out: Path, config: TrainingConfig, seeds: int = 1) -> list[Outcome]:
+    """Test on every fold once, train on the others, and take the frames of all folds together.
+
+    Single folds are small and can lie far apart, so that the AUC over all frames says more than that of any fold. Its
+    scores come from different trainings, though, which need not agree on a scale: the mean of the folds' AUCs does not
+    suffer from that, hence both.
+
+    Args:
+        manifest: the labels; it must have folds.
+        features: the features folder.
+        out: runs go to ``out/<fold>/seed-0`` and so on.
+        config: how to train; its seed is the first.
+        seeds: how many trainings of each fold.
+
+    Returns:
+        One outcome for each seed.
+
+    Raises:
+        UserError: as `folds_of`, `read_manifest` and `train_and_evaluate`.
+    """
+    from .metrics import frame_metrics
+
+    folds = folds_of(manifest)
+    evaluations: dict[str, dict[int, Evaluation]] = {}
+    for number, fold in enumerate(folds, start=1):
+        console.print(f"fold {number} of {len(folds)}: {fold}", markup=False)
+        dataset = read_manifest(manifest, fold)
+        evaluations[fold] = train_and_evaluate(dataset, features, out / fold, config, seeds)
+    outcomes = []
+    for seed in evaluations[folds[0]]:
+        of_seed = {fold: evaluations[fold][seed] for fold in folds}
+        pooled = frame_metrics([video for evaluation in of_seed.values() for video in evaluation.videos])
+        outcomes.append(Outcome(seed, pooled, {fold: each.metrics.auc for fold, each in of_seed.items()}))
+    return outcomes
+
+
+def folds_of(manifest: Path) -> list[str]:
+    """The names of a manifest's folds, in its order.
+
+    Raises:
+        UserError: it cannot be read, has no folds, or has one that cannot be the name of a folder, or is called "all".
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(manifest.read_text("utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{manifest}: cannot read the manifest ({error})") from error
+    folds = list(dict.fromkeys(row["fold"] or "" for row in rows if "fold" in row))
+    if not folds:
+        raise UserError(f"{manifest}: has no column fold, so --test_fold {ALL_FOLDS} means nothing")
+    for fold in folds:
+        if fold in ("", ".", "..", ALL_FOLDS) or Path(fold).name != fold:
+            raise UserError(f"{manifest}: a fold {fold!r} cannot have a folder of its name; give it another")
+    return folds
+
+
+def train_and_evaluate(
+    dataset: Dataset, features: Path, out: Path, config: TrainingConfig, seeds: int
+) -> dict[int, Evaluation]:
+    """Train into ``out/seed-0`` and so on, whatever is not finished there, and evaluate the last iteration's weights.
+
+    Raises:
+        UserError: as `train` and `evaluate`, or a run in ``out`` is of another configuration or of other data.
+    """
+    from .evaluation import evaluate
+    from .training import train
+
+    evaluations = {}
+    for seed in range(config.seed, config.seed + seeds):
+        one, folder = replace(config, seed=seed), seed_folder(out, seed)
+        if not is_finished(dataset, features, folder, one):
+            train(dataset, features, folder, one, resume=True)
+        evaluations[seed] = evaluate(load_run(folder), dataset, features)
+    return evaluations
+
+
+def is_finished(dataset: Dataset, features: Path, folder: Path, config: TrainingConfig) -> bool:
+    """Whether a folder holds the finished run of a configuration.
+
+    Raises:
+        UserError: it holds the finished run of another configuration or of other data; names what differs.
+    """
+    from .checkpoints import check_identity
+    from .training import load_training_data, plain
+
+    if not is_run(folder):
+        return False
+    manifest = read_manifest_of_run(folder)
+    trained = {
+        "config": yaml.safe_load((folder / "config.yaml").read_text("utf-8")),
+        "labels": manifest.dataset_digest,
+        "features": manifest.features_digest,
+    }
+    data = load_training_data(dataset, FeatureStore(features, config.extractor), config)
+    wanted = {"config": plain(asdict(config)), "labels": dataset.digest, "features": data.digest}
+    check_identity(folder, trained, wanted)
+    return True
+
+
+def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
+    """See before a long training that there will be something to measure.
+
+    Raises:
+        UserError: no test videos, missing features, unknown anomalous frames, or metrics that are not defined.
+    """
+    from .metrics import ScoredVideo, frame_metrics
+
+    videos = dataset.of("test")
+    if not videos:
+        raise UserError(f"{dataset.name}: has no test videos")
+    scored = []
+    for video, features in zip(videos, store.read_all([video.name for video in videos]), strict=True):
+        frames = features.sidecar.frames
+        scored.append(ScoredVideo(video.name, video.abnormal, np.zeros(frames, np.float32), frame_truth(video, frames)))
+    frame_metrics(scored)
+
+
+def _claim(out: Path, labels: str, config: AblationConfig) -> None:
+    """Note what ``out`` is for, or see that it is for the same; more detectors, modes and seeds may join later."""
+    from .checkpoints import check_identity
+
+    path = out / REQUEST
+    settings = {name: value for name, value in asdict(config).items() if name not in ("detectors", "modes", "seeds")}
+    request = {"labels": labels} | settings
+    if path.exists() and (out / RUNS).exists():
+        try:
+            check_identity(out, dict(json.loads(path.read_text("utf-8"))), request)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it if the runs beside it belong here") from error
+    write_text(path, json.dumps(request, indent=2))
+
+
+def _versions(out: Path, cells: Sequence[Configuration]) -> tuple[str, ...]:
+    folders = [out / RUNS / cell.detector / cell.variant.folder for cell in cells]
+    runs = [read_manifest_of_run(path.parent) for folder in folders for path in folder.rglob("manifest.json")]
+    return tuple(sorted({f"xelvad {run.version}, torch {run.torch_version}" for run in runs}))
