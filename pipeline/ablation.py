@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import yaml
 
 from ..errors import UserError
 from .cache import FeatureStore
@@ -24,7 +23,7 @@ from .console import console
 from .datasets import Dataset, frame_truth, read_manifest
 from .files import write_text
 from .recipes import GENERAL, load_recipe, recipe_names
-from .runs import NAMES, is_run, load_run, read_manifest_of_run, seed_folder
+from .runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
 from .settings import TrainingConfig
 
 if TYPE_CHECKING:
@@ -315,15 +314,9 @@ def is_finished(dataset: Dataset, features: Path, folder: Path, config: Training
 
     if not is_run(folder):
         return False
-    manifest = read_manifest_of_run(folder)
-    trained = {
-        "config": yaml.safe_load((folder / "config.yaml").read_text("utf-8")),
-        "labels": manifest.dataset_digest,
-        "features": manifest.features_digest,
-    }
     data = load_training_data(dataset, FeatureStore(features, config.extractor), config)
     wanted = {"config": plain(asdict(config)), "labels": dataset.digest, "features": data.digest}
-    check_identity(folder, trained, wanted)
+    check_identity(folder, identity_of(folder), wanted)
     return True
 
 

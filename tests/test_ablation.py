@@ -4,11 +4,13 @@ import csv
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from xelvad.errors import UserError
 from xelvad.pipeline import training
 from xelvad.pipeline.ablation import (
@@ -38,6 +40,15 @@ FIGURES = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
 ITERATIONS = 3
 QUICK = AblationConfig(detectors=("mil",), seeds=1, iterations=2, validation=0.0)
 VARIANTS = ["off", "L_v-epoch", "L_m-epoch", "both-epoch", "L_v-batch", "L_m-batch", "both-batch"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """For matrices as small as these, threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
