@@ -33,8 +33,8 @@ WORKERS = 2  # processes of one thread each: small matrices gain nothing from mo
 
 METRICS = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
 HEADER = [
-    "| detector | mean fold AUC % | AUC % | AP % | AUC abnormal % | FAR normal % | TPR % | best on validation, mean fold "
-    "AUC % | best on test, mean fold AUC % |",
+    "| detector | mean fold AUC % | AUC % | AP % | AUC abnormal % | FAR normal % | TPR % "
+    "| best on validation, mean fold AUC % | best on test, mean fold AUC % |",
     "|---|---|---|---|---|---|---|---|---|",
 ]
 

@@ -69,7 +69,7 @@ def test_train_and_evaluate_end_with_metrics_and_a_report(dataset: Path, capsys:
     code = main(["evaluate", "--run", str(dataset / "run"), *options(dataset), "--out", str(dataset / "results")])
     out = capsys.readouterr().out
     assert code == 0
-    assert "MIL+XEL trained on 8 videos" in out
+    assert "MIL+XEL trained on 6 videos" in out
     assert "AUC %" in out
     assert (dataset / "results" / "metrics.json").exists()
     page = (dataset / "results" / "report.html").read_text()
@@ -123,6 +123,19 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
         lambda d: ["train", *options(d), "--out", f"{d}/r", "--batch", "0"],
         "batch must be positive",
     ),
+    "unknown recipe": (
+        lambda d: ["train", *options(d), "--out", f"{d}/r", "--recipe", "ucf/gan"],
+        "no recipe 'ucf/gan'; known: general/ar-net",
+    ),
+    "unknown quirk": (lambda d: ["train", *options(d), "--out", f"{d}/r", "--quirks", "odd"], "no quirk odd"),
+    "bank larger than the data": (
+        lambda d: ["train", *options(d), "--out", f"{d}/r", "--xel", "epoch", "--xel.bank-size", "99"],
+        "xel.bank_size 99 is larger than the data: there are 3 normal training videos",
+    ),
+    "epochs of what has none": (
+        lambda d: ["train", *options(d), "--out", f"{d}/r", "--detector", "svm", "--xel", "epoch"],
+        "svm is fitted in one go",
+    ),
     "unknown fold": (lambda d: ["train", *options(d), "--out", f"{d}/r", "--test-fold", "x"], "no column fold"),
     "unknown weights": (lambda d: ["weights", "fetch", "i4d"], "no weights 'i4d'"),
     "half a request": (lambda d: ["weights", "add", "i3d-rgb-kinetics400"], "usage: xelvad weights"),
@@ -156,7 +169,7 @@ def test_what_cannot_be_parsed_is_code_2(arguments: list[str]) -> None:
 def test_a_bug_is_said_in_one_line_and_shown_in_full_on_request(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dataset: Path
 ) -> None:
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **options: object) -> None:
         raise KeyError("oops")
 
     monkeypatch.setattr("xelvad.pipeline.training.train", broken)

@@ -10,11 +10,11 @@ import torch
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.evaluation import Evaluation, evaluate, write_evaluations
+from xelvad.pipeline.evaluation import Evaluation, evaluate, evaluate_all, summarise, write_evaluations
 from xelvad.pipeline.runs import Run, load_run
 from xelvad.pipeline.scoring import score_features
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
-from xelvad.pipeline.training import train
+from xelvad.pipeline.training import train, train_seeds
 
 from .synthetic import write_dataset, write_features
 
@@ -72,7 +72,10 @@ def test_what_is_written_can_be_read_by_anyone(folder: Path, tmp_path: Path) -> 
     evaluations = [evaluated(folder, "mil"), evaluated(folder, "mil+xel")]
     write_evaluations(evaluations, tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["mil+xel"]["auc"] == evaluations[1].metrics.auc
+    assert [run["run"] for run in metrics["runs"]] == ["mil", "mil+xel"]
+    assert metrics["runs"][1]["auc"] == metrics["summary"][1]["mean"]["auc"] == evaluations[1].metrics.auc
+    low, high = metrics["runs"][1]["auc_interval"]
+    assert low <= metrics["runs"][1]["auc"] <= high
     result = evaluations[0].scores[1]
     scores = np.load(tmp_path / "mil" / result.name / "scores.npy")
     assert scores.dtype == np.float32
@@ -84,11 +87,31 @@ def test_what_is_written_can_be_read_by_anyone(folder: Path, tmp_path: Path) -> 
     np.testing.assert_allclose([float(row["score"]) for row in rows], scores, atol=1e-6)
 
 
-def test_runs_of_one_name_would_overwrite_each_other_and_are_refused(folder: Path, tmp_path: Path) -> None:
-    evaluation = evaluated(folder, "mil")
+def test_runs_of_one_name_would_overwrite_each_other_and_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="two runs of the same name"):
-        write_evaluations([evaluation, evaluation], tmp_path)
-    assert not list(tmp_path.iterdir())
+        evaluate_all([folder / "mil", folder / "mil"], read_manifest(folder / "labels.csv"), folder / "features")
+
+
+def test_all_kept_weights_stand_side_by_side_and_the_best_on_test_is_the_best_of_the_training(folder: Path) -> None:
+    evaluations = evaluate_all([folder / "mil"], read_manifest(folder / "labels.csv"), folder / "features")
+    by_weights = {evaluation.weights: evaluation.metrics.auc for evaluation in evaluations}
+    assert by_weights.keys() == {"last", "best_on_validation", "best_on_test"}
+    history = json.loads((folder / "mil" / "metrics.json").read_text())["history"]["test_auc"]
+    assert by_weights["best_on_test"] == pytest.approx(max(history), abs=1e-9)
+    assert by_weights["last"] == pytest.approx(history[-1], abs=1e-9)
+
+
+def test_seeds_are_summed_up_by_mean_and_standard_deviation(folder: Path, tmp_path: Path) -> None:
+    dataset = read_manifest(folder / "labels.csv")
+    config = TrainingConfig(iterations=10, batch=8, evaluations=2)
+    train_seeds(dataset, folder / "features", tmp_path / "runs", config, seeds=3)
+    evaluations = evaluate_all([tmp_path / "runs"], dataset, folder / "features")
+    (row,) = [row for row in summarise(evaluations) if row.weights == "last"]
+    aucs = [evaluation.metrics.auc for evaluation in evaluations if evaluation.weights == "last"]
+    assert (row.run, row.seeds, len(aucs)) == ("runs", 3, 3)
+    assert row.mean["auc"] == pytest.approx(np.mean(aucs))
+    assert row.spread is not None
+    assert row.spread["auc"] == pytest.approx(np.std(aucs, ddof=1))
 
 
 def test_an_annotation_for_another_length_names_the_video_and_both_lengths(folder: Path, tmp_path: Path) -> None:

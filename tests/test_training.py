@@ -1,26 +1,35 @@
 """Training: the same seed gives the same bytes, XEL does what it says, and what cannot be learnt from is refused."""
 
 import json
-from dataclasses import replace
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from xelvad.errors import UserError
 from xelvad.models import MIL, Bags
+from xelvad.pipeline.batches import Batches
 from xelvad.pipeline.cache import FeatureStore
+from xelvad.pipeline.cli import build_parser, main
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.fitting import Batches
-from xelvad.pipeline.runs import load_run, read_manifest_of_run
+from xelvad.pipeline.fitting import make_detector, make_xel
+from xelvad.pipeline.recipes import load_recipe, recipe_names
+from xelvad.pipeline.runs import load_run, read_bank, read_manifest_of_run
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
-from xelvad.pipeline.training import load_training_data, train
+from xelvad.pipeline.training import load_training_data, plain, train, validation_split
 
 from .synthetic import FEATURE_DIM, FINGERPRINT, write_dataset, write_features
 
 QUICK = TrainingConfig(iterations=30, batch=4)
 QUICK_XEL = replace(QUICK, xel=XELConfig(mode="epoch"))
+MODES = ("off", "epoch", "batch")
 
 
 def trained(folder: Path, out: str, config: TrainingConfig) -> Path:
@@ -31,12 +40,22 @@ def trained(folder: Path, out: str, config: TrainingConfig) -> Path:
     return folder / out
 
 
-@pytest.mark.parametrize("config", [QUICK, QUICK_XEL], ids=["mil", "mil+xel"])
+def quick(detector: str, mode: str) -> TrainingConfig:
+    recipe = load_recipe(f"general/{detector}")
+    return replace(recipe, iterations=12, batch=3, evaluations=3, xel=XELConfig(mode=mode, warmup=0.2))
+
+
+EVERY = {f"{detector} {mode}": quick(detector, mode) for detector in ("mil", "srf", "ar-net") for mode in MODES}
+
+
+@pytest.mark.parametrize("config", EVERY.values(), ids=EVERY)
 def test_two_runs_with_one_seed_give_the_same_bytes(tmp_path: Path, config: TrainingConfig) -> None:
     first, second = trained(tmp_path, "first", config), trained(tmp_path, "second", config)
     torch.rand(3)  # whatever else draws random numbers between two runs does not matter
     files = sorted(file.name for file in first.iterdir() if file.is_file())
-    assert files == ["config.yaml", "detector.safetensors", "manifest.json", "metrics.json"]
+    weights = ["best_on_test.safetensors", "best_on_validation.safetensors", "detector.safetensors"]
+    bank = [] if config.xel.mode == "off" else ["bank.json"]
+    assert files == sorted([*weights, *bank, "config.yaml", "manifest.json", "metrics.json", "state.pt"])
     for file in files:
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
 
@@ -54,10 +73,12 @@ def test_training_does_not_disturb_the_callers_random_numbers(tmp_path: Path) ->
     torch.testing.assert_close(torch.rand(4), expected)
 
 
-def test_xel_that_never_sets_in_is_the_plain_detector_to_the_bit(tmp_path: Path) -> None:
-    plain = trained(tmp_path, "plain", QUICK)
-    weightless = XELConfig(mode="epoch", validation_weight=0.0, margin_weight=0.0)
-    xel = trained(tmp_path, "xel", replace(QUICK, xel=weightless))
+@pytest.mark.parametrize("detector", ["mil", "srf", "ar-net"])
+@pytest.mark.parametrize("mode", ["epoch", "batch"])
+def test_xel_without_weight_is_the_plain_detector_to_the_bit(tmp_path: Path, detector: str, mode: str) -> None:
+    plain = trained(tmp_path, "plain", quick(detector, "off"))
+    weightless = XELConfig(mode=mode, validation_weight=0.0, margin_weight=0.0)
+    xel = trained(tmp_path, "xel", replace(quick(detector, "off"), xel=weightless))
     assert (plain / "detector.safetensors").read_bytes() == (xel / "detector.safetensors").read_bytes()
 
 
@@ -73,15 +94,19 @@ def test_the_loop_is_adam_on_the_detectors_loss(tmp_path: Path) -> None:
     config = replace(QUICK, iterations=5)
     run = load_run(trained(tmp_path, "run", config))
     data = load_training_data(
-        read_manifest(tmp_path / "labels.csv"), FeatureStore(tmp_path / "features", "i3d-rgb"), config.bags
+        read_manifest(tmp_path / "labels.csv"), FeatureStore(tmp_path / "features", "i3d-rgb"), config
     )
     torch.manual_seed(config.seed)
     detector = MIL(FEATURE_DIM).train()
     optimiser = torch.optim.Adam(detector.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    batches = Batches(len(data.abnormal), len(data.normal), config.batch, config.seed)
-    for _ in range(config.iterations):
-        abnormal, normal = batches.next()
-        loss = detector.loss(Bags(torch.from_numpy(data.abnormal[abnormal]), torch.from_numpy(data.normal[normal])))
+    batches = Batches(data.abnormal, data.normal, config.batch, config.seed)
+    for step in range(config.iterations):
+        rng = np.random.default_rng(0)  # nothing of a segment is left to chance
+        bags = [
+            [torch.from_numpy(videos.draw(int(number), rng)[0]) for number in numbers]
+            for videos, numbers in zip((data.abnormal, data.normal), batches.videos(step), strict=True)
+        ]
+        loss = detector.loss(Bags.pack(*bags))
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
@@ -93,7 +118,7 @@ def test_a_run_folder_says_what_it_was_made_of(tmp_path: Path) -> None:
     folder = trained(tmp_path, "run", QUICK_XEL)
     manifest = read_manifest_of_run(folder)
     assert (manifest.name, manifest.feature_dim, manifest.fingerprint) == ("MIL+XEL", FEATURE_DIM, FINGERPRINT)
-    assert manifest.training_videos == 8
+    assert (manifest.training_videos, manifest.validation_videos) == (6, 2)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["iterations"] == 30
     assert config["xel"]["margins"] == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -104,8 +129,8 @@ def test_a_run_folder_says_what_it_was_made_of(tmp_path: Path) -> None:
 
 
 def test_batches_draw_every_video_once_before_any_twice() -> None:
-    batches = Batches(abnormal=6, normal=4, size=2, seed=0)
-    drawn = [batches.next() for _ in range(6)]
+    batches = Batches(range(6), range(4), size=2, seed=0)
+    drawn = [batches.videos(step) for step in range(6)]
     assert sorted(np.concatenate([a for a, _ in drawn[:3]])) == list(range(6))
     assert sorted(np.concatenate([a for a, _ in drawn[3:]])) == list(range(6))
     assert sorted(np.concatenate([n for _, n in drawn[:2]])) == list(range(4))
@@ -113,7 +138,7 @@ def test_batches_draw_every_video_once_before_any_twice() -> None:
 
 
 def test_batches_are_no_larger_than_the_data() -> None:
-    abnormal, normal = Batches(abnormal=1, normal=3, size=30, seed=0).next()
+    abnormal, normal = Batches(range(1), range(3), size=30, seed=0).videos(0)
     assert (len(abnormal), sorted(normal)) == (1, [0, 1, 2])
 
 
@@ -184,3 +209,198 @@ def test_a_run_that_is_missing_unfinished_damaged_or_of_another_version_is_refus
     (folder / "detector.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="weights cannot be loaded"):
         load_run(folder)
+
+
+def test_batches_go_on_from_any_step(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    store = FeatureStore(tmp_path / "features", "i3d-rgb")
+    data = load_training_data(read_manifest(tmp_path / "labels.csv"), store, quick("srf", "off"))
+    batches = Batches(data.abnormal, data.normal, 2, seed=3)
+    whole, rest = list(batches.stream(0, 9)), list(batches.stream(5, 9))
+    for expected, found in zip(whole[5:], rest, strict=True):
+        torch.testing.assert_close(found.bags.clips, expected.bags.clips, rtol=0, atol=0)
+        assert (found.bags.abnormal, found.bags.normal) == (expected.bags.abnormal, expected.bags.normal)
+
+
+def test_a_damaged_file_that_is_met_within_training_is_named(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    path = tmp_path / "features" / "i3d-rgb" / "video_08.mp4.npy"
+    array = np.load(path)
+    array[-1, -1] = np.inf
+    np.save(path, array)
+    with pytest.raises(UserError, match=r"video_08.mp4.npy: holds NaN or infinite"):
+        trained(tmp_path, "run", replace(quick("srf", "off"), validation=0.0))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
+def test_validation_takes_of_each_label_at_least_one_and_never_all(share: float) -> None:
+    labels = [True] * 5 + [False] * 20
+    held_out = validation_split(labels, share, seed=1)
+    assert 1 <= len([n for n in held_out if labels[n]]) <= 4
+    assert 1 <= len([n for n in held_out if not labels[n]]) <= 19
+    assert held_out == validation_split(labels, share, seed=1)
+    assert len({frozenset(validation_split(labels, share, seed)) for seed in range(8)}) > 1
+
+
+@pytest.mark.parametrize(("labels", "share"), [([True, False, False], 0.5), ([True, True, False, False], 0.0)])
+def test_there_is_no_validation_without_videos_to_spare(labels: list[bool], share: float) -> None:
+    assert validation_split(labels, share, seed=0) == set()
+
+
+def test_the_best_weights_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
+    folder = trained(tmp_path, "run", quick("mil", "epoch"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["history"]["iteration"] == [4, 8, 12]
+    for videos in ("validation", "test"):
+        values = metrics["history"][f"{videos}_auc"]
+        assert metrics["weights"][f"best_on_{videos}"][f"{videos}_auc"] == max(values)
+        assert metrics["weights"]["last"][f"{videos}_auc"] == values[-1]
+
+
+@pytest.mark.parametrize("detector", ["mil", "srf"])
+@pytest.mark.parametrize("mode", ["epoch", "batch"])
+def test_the_bank_lists_every_normal_video_that_was_learnt_from_once(tmp_path: Path, detector: str, mode: str) -> None:
+    rows = read_bank(trained(tmp_path, "run", quick(detector, mode)))
+    assert len({row.video for row in rows}) == len(rows) == 3
+    assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+    assert all(0 <= row.first_frame < row.end_frame and row.epochs >= 1 for row in rows)
+
+
+def test_the_svm_learns_and_is_loaded_like_any_other(tmp_path: Path) -> None:
+    run = load_run(trained(tmp_path, "run", load_recipe("general/svm")))
+    assert run.manifest.name == "SVM"
+    with torch.no_grad():
+        scores = run.detector.score(torch.randn(50, FEATURE_DIM))
+    assert scores.std() > 0
+
+
+# --- recipes and quirks ----------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_with_xel_differs_from_the_one_without_in_xel_alone() -> None:
+    pairs = [(name, f"{name}+xel") for name in recipe_names() if f"{name}+xel" in recipe_names()]
+    assert len(pairs) == 6
+    for without, with_xel in pairs:
+        assert load_recipe(with_xel).xel.mode == "epoch"
+        assert replace(load_recipe(with_xel), xel=XELConfig()) == load_recipe(without)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_gives_the_command_line_its_defaults(name: str, tmp_path: Path) -> None:
+    arguments = ["train", "--recipe", name, "--manifest", "m.csv", "--features", "f", "--out", str(tmp_path)]
+    parsed = build_parser(arguments).parse_args(arguments).train
+    expected = load_recipe(name)
+    for field in ("detector", "extractor", "iterations", "batch", "optimiser", "learning_rate", "weight_decay"):
+        assert parsed[field] == getattr(expected, field), field
+    assert (parsed.bags.segments, parsed.bags.clips) == (expected.bags.segments, expected.bags.clips)
+    assert (parsed.xel.mode, parsed.xel.margin_step) == (expected.xel.mode, expected.xel.margin_step)
+
+
+def test_the_recipe_of_ucf_crime_is_the_published_script() -> None:
+    config = load_recipe("ucf-crime/srf+xel")
+    xel = make_xel(config, 810, 800, 4)
+    assert xel is not None
+    assert (xel.schedule.warmup, xel.schedule.step, config.iterations) == (7500, 7500, 50_000)
+    assert (config.batch, config.betas, config.learning_rate) == (1, (0.5, 0.999), 5e-5)
+
+
+def test_each_quirk_does_what_it_says_and_none_is_on_by_default() -> None:
+    config = quick("srf", "epoch")
+    official = replace(config, quirks="official")
+    plain, quirky = make_detector(config, 4), make_detector(official, 4)
+    assert (plain.flip, plain.detached) == (True, False)
+    assert (quirky.flip, quirky.detached) == (False, True)
+    xel, quirky_xel = make_xel(config, 810, 800, 4), make_xel(official, 810, 800, 4)
+    assert xel is not None
+    assert quirky_xel is not None
+    assert (xel.bank_dropout, len(xel.bank)) == (False, 0)
+    assert (quirky_xel.bank_dropout, quirky_xel.bank.instances.shape) == (True, (810, 4))
+    assert quirky_xel.bank.instances.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize("quirk", ["bank-dropout", "detached-clusters", "no-flip", "constant-bank"])
+def test_each_quirk_changes_the_detector(tmp_path: Path, quirk: str) -> None:
+    config = replace(quick("srf", "epoch"), iterations=30, xel=XELConfig(mode="epoch", warmup=0.0))
+    runs = [trained(tmp_path, quirks, replace(config, quirks=quirks)) for quirks in ("none", quirk)]
+    assert (runs[0] / "detector.safetensors").read_bytes() != (runs[1] / "detector.safetensors").read_bytes()
+
+
+# --- resuming --------------------------------------------------------------------------------------------------------
+
+KILLED = """
+import sys
+from xelvad.pipeline import cli, fitting
+fitting.CHECKPOINT_SECONDS = 0.0
+step = fitting._Trainer._step
+def killed(trainer, batch):
+    if trainer.iteration == {at}:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(trainer, batch)
+fitting._Trainer._step = killed
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def command(folder: Path, out: str, config: TrainingConfig, *more: str) -> list[str]:
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain(asdict(config))))
+    data = ["--manifest", str(folder / "labels.csv"), "--features", str(folder / "features")]
+    return ["train", "--config", str(folder / "config.yaml"), *data, "--out", str(folder / out), *more]
+
+
+@pytest.mark.parametrize("at", [0, 1, 7])
+@pytest.mark.parametrize("case", ["mil epoch", "srf batch", "ar-net epoch", "srf epoch"])
+def test_a_training_killed_at_any_step_goes_on_bit_for_bit(tmp_path: Path, case: str, at: int) -> None:
+    config = replace(EVERY[case], xel=replace(EVERY[case].xel, onset=0.001))
+    uninterrupted = trained(tmp_path, "whole", config)
+    arguments = command(tmp_path, "killed", config)
+    code = subprocess.run(
+        [sys.executable, "-c", KILLED.format(at=at), *arguments], capture_output=True, check=False
+    ).returncode
+    assert code == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    assert (tmp_path / "killed" / "state.pt").exists() == (at > 0)
+    assert main([*arguments, "--resume"]) == 0
+    for file in uninterrupted.iterdir():
+        if file.is_file():
+            assert (tmp_path / "killed" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_resuming_something_else_names_the_key_and_both_values(tmp_path: Path) -> None:
+    config = EVERY["srf epoch"]
+    folder = trained(tmp_path, "run", config)
+    before = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    dataset, features = read_manifest(tmp_path / "labels.csv"), tmp_path / "features"
+    other = replace(config, xel=replace(config.xel, warmup=0.3))
+    for finished in (True, False):
+        if not finished:
+            (folder / "manifest.json").unlink()
+        with pytest.raises(UserError, match=r"config.xel.warmup was 0.2, now is 0.3"):
+            train(dataset, features, folder, other, resume=True)
+        with pytest.raises(UserError, match="labels was"):
+            train(replace(dataset, digest="another"), features, folder, config, resume=True)
+    write_features(features, "video_11.mp4", np.ones((2, 16), np.float32), 32, version="x")
+    sidecar = features / "i3d-rgb" / "video_11.mp4.json"
+    sidecar.write_text(sidecar.read_text().replace("digest of", "another digest of"))
+    with pytest.raises(UserError, match="features was"):
+        train(dataset, features, folder, config, resume=True)
+    assert all(file.read_bytes() == data for file, data in before.items() if file.name != "manifest.json")
+
+
+def test_an_unfinished_training_is_not_begun_anew_and_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    folder = trained(tmp_path, "run", QUICK)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"unfinished training; --resume"):
+        trained(tmp_path, "run", QUICK)
+    (folder / "state.pt").write_bytes(pickle.dumps(print))
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        train(read_manifest(tmp_path / "labels.csv"), tmp_path / "features", folder, QUICK, resume=True)
+
+
+def test_curves_show_losses_margin_bank_and_judges(tmp_path: Path) -> None:
+    folder = trained(tmp_path, "run", replace(QUICK_XEL, iterations=40))
+    curves = EventAccumulator(str(folder / "tensorboard")).Reload()
+    names = set(curves.Tags()["scalars"])
+    assert {"loss/total", "loss/ranking", "loss/xel_margin", "xel/margin", "bank/turnover", "judged/test"} <= names
+    steps = [event.step for event in curves.Scalars("loss/total")]
+    assert steps == [0, 10, 20, 30]
