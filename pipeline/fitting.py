@@ -184,6 +184,7 @@ class _Trainer:
                 self.iteration += 1
                 progress.advance()
                 if time.monotonic() - saved > CHECKPOINT_SECONDS or self.iteration == iterations:
+                    self.curves.flush()  # so that after a crash they go on where the checkpoint does
                     write_state(folder, self.state(identity))
                     saved = time.monotonic()
             progress.finish()
