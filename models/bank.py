@@ -162,5 +162,5 @@ def _highest(detector: Scorer, rows: Tensor) -> tuple[int, Tensor]:
 @lru_cache(maxsize=1)
 def _multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products of bfloat16 matrices, so that these are the faster ones."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16"))

@@ -74,7 +74,10 @@ class Batches:
             [videos.draw(int(video), rng) for video in numbers]
             for videos, numbers in zip(self._kinds, drawn, strict=True)
         )
-        bags = Bags.pack(*([torch.from_numpy(bag) for bag, _ in kind] for kind in (abnormal, normal)))
+        # By NumPy: torch would wake a second set of threads, which get in the way of those that compute.
+        clips = np.concatenate([bag for bag, _ in (*abnormal, *normal)])
+        lengths = (tuple(len(bag) for bag, _ in kind) for kind in (abnormal, normal))
+        bags = Bags(torch.from_numpy(clips), *lengths)
         return Batch(bags, drawn[NORMAL], tuple(rows for _, rows in normal))
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
