@@ -98,9 +98,9 @@ def build_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
     parser = ArgumentParser(
         prog="xelvad",
         description="Weakly supervised video anomaly detection: raw surveillance video in, frame scores out.",
-        epilog="Dashes and underscores in option names are the same. Exit codes: 0 done; 1 done, but some videos were "
-        "set aside; 2 the request was wrong.",
+        epilog="Dashes and underscores in options are the same. Exit codes: 0 done; 1 some videos set aside; 2 wrong.",
         version=__version__,
+        allow_abbrev=False,  # an abbreviated --recipe would be overlooked
     )
     commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
