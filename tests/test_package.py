@@ -31,7 +31,7 @@ STAGES = [
     *("files", "console", "memory", "videos", "decoding", "clips", "cache", "extraction"),
     *("datasets", "importing", "bags", "inference", "metrics", "resampling", "runs", "settings", "recipes"),
     *("batches", "checkpoints", "baseline", "fitting", "training", "scoring", "evaluation", "ablation"),
-    *("preview", "contact_sheet", "page", "report", "ablation_page", "footage", "demo", "cli"),
+    *("preview", "contact_sheet", "page", "report", "ablation_page", "footage", "demo", "commands", "cli"),
 ]
 
 

@@ -1,0 +1,19 @@
+"""The commands, one module each; `cli.py` parses and runs them. They call stages and print, and hold no logic."""
+
+from __future__ import annotations
+
+from . import ablate, bank, demo, evaluate, extract, import_features, score, train, weights
+from .command import Command
+
+# In the order in which help lists them: that of the work.
+COMMANDS: dict[str, Command] = {
+    "demo": demo.COMMAND,
+    "weights": weights.COMMAND,
+    "extract": extract.COMMAND,
+    "import": import_features.COMMAND,
+    "train": train.COMMAND,
+    "evaluate": evaluate.COMMAND,
+    "ablate": ablate.COMMAND,
+    "bank": bank.COMMAND,
+    "score": score.COMMAND,
+}

@@ -1,0 +1,31 @@
+"""`xelvad ablate`: what each part of XEL is worth: many trainings, a table, a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from .command import DONE, Command, config_of, dataset_arguments, output
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    from ..ablation import AblationConfig
+
+    dataset_arguments(parser, "the fold to test on; all: each in turn, and the frames of all folds taken together")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the table and the page")
+    for name, known in {"detectors": "mil, srf, ar-net", "modes": "epoch, batch: when XEL's bank is renewed"}.items():
+        parser.add_argument(f"--{name}", type=str, nargs="+", default=list(getattr(AblationConfig, name)), help=known)
+    parser.add_class_arguments(AblationConfig, skip={"detectors", "modes", "test_fold"})
+
+
+def run(arguments: Namespace) -> int:
+    from .. import ablation, ablation_page
+
+    settings = config_of(ablation.AblationConfig, arguments)
+    result = ablation.ablate(arguments.manifest, arguments.features, arguments.out, settings)
+    output.print(f"report: {ablation_page.write_ablation(result, output)}")
+    return DONE
+
+
+COMMAND = Command("What each part of XEL is worth: many trainings, a table, a page.", add_arguments, run)

@@ -1,0 +1,50 @@
+"""What every command is made of: its description, its arguments, what it does, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+
+VIDEOS_HELP = "video files, folders of frames, or folders of these"
+
+Config = TypeVar("Config")
+output = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its one-line description, its arguments, and what it does with them; returns the exit code."""
+
+    description: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+    takes_recipe: bool = False
+
+
+def config_of(kind: type[Config], arguments: Namespace) -> Config:
+    """The part of the parsed arguments that belongs to a stage's configuration."""
+    return kind(**{field.name: arguments[field.name] for field in fields(kind) if field.name in arguments})  # type: ignore[arg-type]
+
+
+def dataset_arguments(parser: ArgumentParser, fold: str = "the fold to test on; all others are for training") -> None:
+    """The options that name a data set and the features of its videos."""
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="CSV file: video, split or fold, label, frames, spans"
+    )
+    parser.add_argument("--test_fold", type=str, help=fold)
+    parser.add_argument("--features", type=Path, required=True, help="folder that `xelvad extract` filled")
+
+
+def list_set_aside(failed: Mapping[str, str]) -> int:
+    """Print why each video was set aside; returns the exit code."""
+    for reason in failed.values():
+        print(f"set aside: {reason}", file=sys.stderr)
+    return SOME_SET_ASIDE if failed else DONE

@@ -1,0 +1,27 @@
+"""`xelvad demo`: the whole way on footage drawn on the spot, with real I3D weights, in minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from .command import DONE, Command, output
+from .evaluate import print_results
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything that the demo makes")
+    parser.add_argument("--seed", type=int, default=0, help="of the footage and of the training")
+
+
+def run(arguments: Namespace) -> int:
+    from ..demo import run_demo
+
+    result = run_demo(arguments.out, arguments.seed)
+    print_results(result.evaluations)
+    output.print(f"report: {result.report}")
+    return DONE
+
+
+COMMAND = Command("The whole way on footage drawn on the spot, with real I3D weights, in minutes.", add_arguments, run)

@@ -1,0 +1,41 @@
+"""`xelvad extract`: videos to feature files; resumes where it stopped."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from .command import VIDEOS_HELP, Command, config_of, list_set_aside, output
+
+if TYPE_CHECKING:
+    from ..extraction import ExtractionResult
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    from ..extraction import ExtractionConfig
+
+    parser.add_argument("--videos", type=Path, nargs="+", required=True, help=VIDEOS_HELP)
+    parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
+    parser.add_class_arguments(ExtractionConfig)
+
+
+def run(arguments: Namespace) -> int:
+    from ..extraction import ExtractionConfig, extract
+    from ..videos import find_videos
+
+    result = extract(find_videos(arguments.videos), arguments.features, config_of(ExtractionConfig, arguments))
+    output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
+    return list_troubles(result)
+
+
+def list_troubles(result: ExtractionResult) -> int:
+    """Print what was lost of videos, and which were set aside; returns the exit code."""
+    for note in result.incomplete.values():
+        print(f"note: {note}", file=sys.stderr)
+    return list_set_aside(result.failed)
+
+
+COMMAND = Command("Videos to feature files; resumes where it stopped.", add_arguments, run)

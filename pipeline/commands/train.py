@@ -1,0 +1,42 @@
+"""`xelvad train`: feature files and video-level labels to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ..recipes import recipe_names
+from .command import DONE, Command, config_of, dataset_arguments, output
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    from ..settings import TrainingConfig
+
+    dataset_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the run folder to make")
+    parser.add_argument(
+        "--recipe", type=str, help=f"named defaults (default: general/DETECTOR): {', '.join(recipe_names())}"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training, bit for bit")
+    parser.add_argument("--seeds", type=int, default=1, help="train so many times, from --seed on: OUT/seed-0, …")
+    parser.add_class_arguments(TrainingConfig)
+
+
+def run(arguments: Namespace) -> int:
+    from ..datasets import read_manifest
+    from ..settings import TrainingConfig
+    from ..training import train, train_seeds
+
+    dataset = read_manifest(arguments.manifest, arguments.test_fold)
+    config, out = config_of(TrainingConfig, arguments), arguments.out
+    if arguments.seeds == 1:
+        manifest = train(dataset, arguments.features, out, config, resume=arguments.resume)
+    else:
+        manifest = train_seeds(dataset, arguments.features, out, config, arguments.seeds, resume=arguments.resume)[0]
+    of = f"{manifest.training_videos} videos" + (f", {arguments.seeds} seeds" if arguments.seeds > 1 else "")
+    output.print(f"{manifest.name} trained on {of}: {out}")
+    return DONE
+
+
+COMMAND = Command("Feature files and video-level labels to a run folder.", add_arguments, run, takes_recipe=True)
