@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from ..datasets import Dataset
 
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -41,6 +44,13 @@ def dataset_arguments(parser: ArgumentParser, fold: str = "the fold to test on; 
     )
     parser.add_argument("--test_fold", type=str, help=fold)
     parser.add_argument("--features", type=Path, required=True, help="folder that `xelvad extract` filled")
+
+
+def dataset_of(arguments: Namespace) -> Dataset:
+    """The data set that the options of `dataset_arguments` name."""
+    from ..datasets import read_manifest
+
+    return read_manifest(arguments.manifest, arguments.test_fold)
 
 
 def list_set_aside(failed: Mapping[str, str]) -> int:

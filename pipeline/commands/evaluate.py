@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from .command import DONE, Command, dataset_arguments, output
+from .command import DONE, Command, dataset_arguments, dataset_of, output
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
@@ -22,11 +22,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..datasets import read_manifest
     from ..evaluation import evaluate_all, write_evaluations
     from ..report import report_evaluations
 
-    dataset = read_manifest(arguments.manifest, arguments.test_fold)
+    dataset = dataset_of(arguments)
     evaluations = evaluate_all(arguments.run, dataset, arguments.features)
     write_evaluations(evaluations, arguments.out)
     print_results(evaluations)

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from ..recipes import recipe_names
-from .command import DONE, Command, config_of, dataset_arguments, output
+from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,11 +24,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..datasets import read_manifest
     from ..settings import TrainingConfig
     from ..training import train, train_seeds
 
-    dataset = read_manifest(arguments.manifest, arguments.test_fold)
+    dataset = dataset_of(arguments)
     config, out = config_of(TrainingConfig, arguments), arguments.out
     if arguments.seeds == 1:
         manifest = train(dataset, arguments.features, out, config, resume=arguments.resume)
