@@ -22,9 +22,9 @@ import torch
 from results import write_section
 from xelvad import __version__
 from xelvad.pipeline.ablation import Outcome, cross_validate, folds_of
-from xelvad.pipeline.extraction import ExtractionConfig, extract
+from xelvad.pipeline.extraction import extract
 from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.settings import QUIRKS, TrainingConfig, XELConfig
+from xelvad.pipeline.settings import QUIRKS, ExtractionConfig, TrainingConfig, XELConfig
 from xelvad.pipeline.videos import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from xelvad import __version__
 from xelvad.extractors import create
-from xelvad.pipeline.extraction import ExtractionConfig, extract
+from xelvad.pipeline.extraction import extract
 from xelvad.pipeline.footage import draw_video
 from xelvad.pipeline.memory import keep_freed_memory
+from xelvad.pipeline.settings import ExtractionConfig
 from xelvad.pipeline.videos import find_videos
 
 CLIPS = 32

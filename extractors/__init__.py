@@ -7,30 +7,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from . import weights as _weights
-from .base import Extractor, ExtractorSpec
+from .base import ExtractorSpec, Preprocessing
+from .specs import EXTRACTORS
 
 if TYPE_CHECKING:
-    from .i3d import I3D
+    from .networks import ClipExtractor
 
-__all__ = ["EXTRACTORS", "I3D", "Extractor", "ExtractorSpec", "create", "spec_of"]
-
-EXTRACTORS: dict[str, ExtractorSpec] = {
-    spec.name: spec
-    for spec in [
-        ExtractorSpec(
-            name="i3d-rgb",
-            description="Inception-I3D, RGB, Kinetics-400 (Carreira & Zisserman, CVPR 2017)",
-            module=".i3d",
-            network="I3D",
-            clip_length=16,
-            short_side=256,
-            crop=224,
-            feature_dim=1024,
-            preprocessing="RGB, short side 256, centre crop 224, [-1, 1]",
-            default_weights="i3d-rgb-kinetics400",
-        ),
-    ]
-}
+__all__ = ["EXTRACTORS", "ClipExtractor", "ExtractorSpec", "Preprocessing", "create", "spec_of"]
 
 
 def spec_of(name: str) -> ExtractorSpec:
@@ -44,7 +27,7 @@ def spec_of(name: str) -> ExtractorSpec:
     return EXTRACTORS[name]
 
 
-def create(name: str, weights: str | None = None) -> Extractor:
+def create(name: str, weights: str | None = None) -> ClipExtractor:
     """Build an extractor with its weights, in evaluation mode, on the CPU.
 
     Args:
@@ -54,14 +37,22 @@ def create(name: str, weights: str | None = None) -> Extractor:
     Raises:
         UserError: unknown extractor, or weights that are not at hand or belong to another network.
     """
+    import torch
+
+    from .networks import ClipExtractor
+
     spec = spec_of(name)
     state, digest = _weights.load(spec, weights)
-    extractor: Extractor = getattr(import_module(spec.module, __name__), spec.network)(spec, state, digest)
-    return extractor
+    with torch.random.fork_rng(devices=[]):  # random weights are the same every time, as their fingerprint says
+        torch.manual_seed(_weights.RANDOM_SEED)
+        network = import_module(spec.module, __name__).build(spec)
+    if state is not None:
+        network.load_state_dict(state, strict=True)
+    return ClipExtractor(spec, network, spec.fingerprint(digest))
 
 
 def __getattr__(name: str) -> object:
-    """`I3D` is imported on first use: the specifications above must not wait for torch."""
-    if name == "I3D":
-        return import_module(".i3d", __name__).I3D
+    """`ClipExtractor` is imported on first use: the specifications must not wait for torch."""
+    if name == "ClipExtractor":
+        return import_module(".networks", __name__).ClipExtractor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

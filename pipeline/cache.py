@@ -72,6 +72,9 @@ class Sidecar:
     decoder: str
     version: str
     crops: int | None = None  # crops per clip; None: the array has no axis for them
+    runtime: str = ""  # what computed them
+    reuse_static: float = 0.0  # grey levels by which still clips may differ from the one whose features they have
+    reused: tuple[int, ...] = ()  # numbers of these clips
     format: int = FORMAT
 
     @classmethod
@@ -89,6 +92,7 @@ class Sidecar:
             fields["timeline"]["seconds"] = tuple(seconds) if seconds is not None else None
             fields["timeline"] = Timeline(**fields["timeline"])
             fields["clipping"] = clipping_from(fields["clipping"])
+            fields["reused"] = tuple(fields.get("reused", ()))
             return cls(**fields)
         except FileNotFoundError as error:
             raise UserError(f"{path}: missing; extract the video again") from error
@@ -254,11 +258,13 @@ class FeatureStore:
                 )
             yield features
 
-    def is_current(self, source: VideoSource, fingerprint: str, clipping: Clipping | Segments) -> bool:
+    def is_current(
+        self, source: VideoSource, fingerprint: str, clipping: Clipping | Segments, reuse_static: float = 0.0
+    ) -> bool:
         """Whether the features of this very video are there, made just so.
 
         Raises:
-            UserError: there are features made by another extractor, with other weights or clips.
+            UserError: there are features made by another extractor, with other weights, clips or reuse of still ones.
         """
         path = self.sidecar_path(source.name)
         if not path.exists():
@@ -267,6 +273,11 @@ class FeatureStore:
         check_fingerprint(path, sidecar.fingerprint, fingerprint)
         if sidecar.clipping != clipping:
             raise UserError(f"{path}: made with {sidecar.clipping}, not {clipping}; use another --features folder")
+        if sidecar.reuse_static != reuse_static:
+            raise UserError(
+                f"{path}: made with --reuse-static {sidecar.reuse_static:g}, not {reuse_static:g}; "
+                "use another --features folder"
+            )
         return (sidecar.video_bytes, sidecar.video_modified) == stamp(source.path) and self.array_path(
             source.name
         ).exists()

@@ -78,13 +78,14 @@ class Progress:
             of = f"/{self._expected}" if self._expected else ""
             self._plain(f"{self._name}: {self._item_units}{of} {self.unit}, {self._rate()}")
 
-    def finish(self) -> None:
-        """Count the current item as done."""
+    def finish(self, name: str = "", units: int | None = None) -> None:
+        """Count an item as done: the current one, or, where several are under way, the one of that name and size."""
         self.done_items += 1
         if self._rich is not None:
             self._rich.update(self._overall, completed=self.done_items)
         else:
-            self._plain(f"{self._name}: {self._item_units} {self.unit}, {self._rate()}{self._time_left()}")
+            count = self._item_units if units is None else units
+            self._plain(f"{name or self._name}: {count} {self.unit}, {self._rate()}{self._time_left()}")
 
     def say(self, message: str) -> None:
         """Print a line above the display."""

@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import UserError
 from .videos import FrameBlock, VideoError, VideoInfo, open_video
 
-BLOCKS_IN_FLIGHT = 4
+BLOCKS_IN_FLIGHT = 3
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it
 PATIENCE_SECONDS = 120.0  # a decoder that says nothing for so long hangs
 

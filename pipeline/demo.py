@@ -11,11 +11,11 @@ from pathlib import Path
 from .console import console
 from .datasets import read_manifest
 from .evaluation import Evaluation, evaluate, write_evaluations
-from .extraction import ExtractionConfig, extract
+from .extraction import extract
 from .footage import draw_dataset
 from .report import report_evaluations
 from .runs import is_run, load_run
-from .settings import TrainingConfig, XELConfig
+from .settings import ExtractionConfig, TrainingConfig, XELConfig
 from .training import train
 from .videos import find_videos
 

@@ -1,8 +1,13 @@
-"""Extraction: videos in, feature files out; resumes where it stopped, and a bad video costs only itself."""
+"""Extraction: videos in, feature files out; resumes where it stopped, and a bad video costs only itself.
+
+Every video is decoded once, whatever the number of extractors, and batches mix the clips of several videos.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,38 +19,26 @@ from .. import __version__
 from ..errors import UserError
 from ..extractors import create, spec_of
 from ..extractors.weights import digest_of
-from .cache import FeatureStore, Sidecar, Timeline, digest, stamp
-from .clips import Clipping, Tail
-from .console import Progress
-from .decoding import DecodedVideo, Decoder
+from .cache import FeatureStore, FeatureWriter, Sidecar, Timeline, stamp
+from .clips import Clipping
+from .console import Progress, console
 from .memory import keep_freed_memory
-from .videos import VideoError, VideoSource
+from .reading import Clip, ClipReader, Closed, Failed, Opened, Prepare
+from .settings import ExtractionConfig
+from .stillness import Stillness
+from .videos import VideoSource
 
 if TYPE_CHECKING:
-    from ..extractors import Extractor
+    from torch import Tensor
 
+    from ..extractors import ExtractorSpec
+    from ..extractors.runtimes import Engine
 
-@dataclass(frozen=True)
-class ExtractionConfig:
-    """How features are made.
-
-    Attributes:
-        extractor: the clip network; see the README for what there is.
-        weights: known weights by name, a checkpoint file, or "random"; the extractor's own by default.
-        tail: "pad" repeats the last frame so that every frame gets a score; "drop" is the papers' protocol.
-        batch: clips that go through the network at once.
-        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
-    """
-
-    extractor: str = "i3d-rgb"
-    weights: str | None = None
-    tail: Tail = "pad"
-    batch: int = 4
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise UserError(f"batch must be at least 1, not {self.batch}")
+# What the decoder hands on at most. Every network looks at less, and four clips of it still fit into the shared memory
+# that containers have.
+LARGEST_SHORT_SIDE = 480
+BATCH = {"cpu": 4, "cuda": 32}
+MOST_WORKERS = 8  # a GPU is fed by as many decoders as there are cores, and hardly by more than these
 
 
 @dataclass
@@ -54,7 +47,7 @@ class ExtractionResult:
 
     extracted: list[VideoSource] = field(default_factory=list)
     current: list[VideoSource] = field(default_factory=list)  # were there already
-    incomplete: dict[str, str] = field(default_factory=dict)  # of these, name -> how many frames could be decoded
+    notes: dict[str, str] = field(default_factory=dict)  # name -> what a user should know of its features
     failed: dict[str, str] = field(default_factory=dict)  # name -> why it was set aside
 
 
@@ -71,121 +64,255 @@ def extract(sources: Sequence[VideoSource], folder: Path, config: ExtractionConf
     Raises:
         UserError: unknown extractor or weights, or the folder holds features made otherwise.
     """
-    spec = spec_of(config.extractor)
-    store = FeatureStore(folder, spec.name)
-    clipping = Clipping(spec.clip_length, config.tail)
-    fingerprint = spec.fingerprint(digest_of(spec, config.weights))
+    specs = [spec_of(name) for name in config.extractor]
+    lengths = {spec.clip_length for spec in specs}
+    if len(lengths) > 1:
+        raise UserError(f"{' and '.join(config.extractor)} take clips of different length: extract one by one")
+    clipping = Clipping(lengths.pop(), config.tail)
+    fingerprints = {spec.name: spec.fingerprint(digest_of(spec, config.weights)) for spec in specs}
     result = ExtractionResult()
-    todo: list[VideoSource] = []
+    jobs: list[_Job] = []
     for source in sources:
-        (result.current if store.is_current(source, fingerprint, clipping) else todo).append(source)
-    if todo:
-        _extract_all(todo, store, clipping, config, result)
+        missing = [
+            spec
+            for spec in specs
+            if not FeatureStore(folder, spec.name).is_current(
+                source, fingerprints[spec.name], clipping, config.reuse_static
+            )
+        ]
+        if missing:
+            jobs.append(_Job(source, missing))
+        else:
+            result.current.append(source)
+    if jobs:
+        _Extraction(jobs, folder, clipping, config, result).run()
     return result
 
 
-def _extract_all(
-    sources: Sequence[VideoSource],
-    store: FeatureStore,
-    clipping: Clipping,
-    config: ExtractionConfig,
-    result: ExtractionResult,
-) -> None:
-    network = ClipNetwork(create(config.extractor, config.weights), config.batch, config.device)
-    with Decoder() as decoder, Progress("extracting", len(sources), "clips") as progress:
-        for source in sources:
-            progress.start(source.name)
-            try:
-                with decoder.read(source.path, network.extractor.short_side, clipping.length) as video:
-                    progress.expect(clipping.count(video.info.declared_frames))
-                    _extract_one(source, video, store, clipping, network, progress)
-                result.extracted.append(source)
-                decoded, declared = video.summary.decoded_frames, video.info.declared_frames
-                if decoded < declared:
-                    result.incomplete[source.name] = (
-                        f"{source.path}: only {decoded} of {declared} frames can be decoded"
-                    )
-            except VideoError as error:
-                result.failed[source.name] = str(error)
-                progress.say(f"{source.name}: set aside")
-            progress.finish()
+class _AbandonedError(Exception):
+    """A video's files are not to be kept."""
 
 
-def _extract_one(
-    source: VideoSource,
-    video: DecodedVideo,
-    store: FeatureStore,
-    clipping: Clipping,
-    network: ClipNetwork,
-    progress: Progress,
-) -> None:
-    extractor = network.extractor
-    size, modified = stamp(source.path)
-    times: list[NDArray[np.float64]] = []
-    with store.write(source.name, extractor.feature_dim) as writer:
-        for features in network.run(clipping.split(_frames(video, times))):
-            writer.append(features)
-            progress.advance(len(features))
-        seen = np.concatenate(times)
-        writer.finish(
-            Sidecar(
-                video=source.name,
-                video_bytes=size,
-                video_modified=modified,
-                video_sha256=digest(source.path),
-                frames=len(seen),
-                declared_frames=video.info.declared_frames,
-                salvaged_frames=video.summary.salvaged_frames,
-                timeline=Timeline.of(seen, video.info.frame_rate),
-                clipping=clipping,
-                extractor=extractor.name,
-                fingerprint=extractor.fingerprint,
-                feature_dim=extractor.feature_dim,
-                decoder=video.summary.decoder,
-                version=__version__,
+@dataclass
+class _Row:
+    """A clip's features, from the moment that it is read."""
+
+    job: _Job
+    inputs: Tensor | None
+    times: int = 1  # how many clips in a row have these features
+    features: NDArray[np.float32] | None = None  # until computed; then the inputs are dropped
+
+
+@dataclass
+class _Job:
+    """One video on its way."""
+
+    source: VideoSource
+    specs: list[ExtractorSpec]
+    clips: int = 0
+    waiting: int = 0  # rows that are not computed
+    closed: Closed | None = None
+    reused: list[int] = field(default_factory=list)
+    files: ExitStack = field(default_factory=ExitStack)
+    writers: dict[str, FeatureWriter] = field(default_factory=dict)
+    last: dict[str, _Row] = field(default_factory=dict)
+
+    def finish(self) -> None:
+        """All files are whole: put them in place, and keep nothing."""
+        self.files.close()
+        self.closed = None
+        self.writers.clear()
+        self.last.clear()
+
+    def abandon(self) -> None:
+        """Let what was written of this video vanish, unless it is finished."""
+        with suppress(_AbandonedError), self.files:
+            raise _AbandonedError
+
+    def write(self, extractor: str, row: _Row) -> None:
+        """Append the features of a row, as often as it stands for a clip."""
+        assert row.features is not None
+        self.writers[extractor].append(np.repeat(row.features[None], row.times, axis=0))
+
+
+class _Batches:
+    """Runs one extractor over clips of all videos, in batches."""
+
+    def __init__(self, engine: Engine, size: int) -> None:
+        self.engine, self.size = engine, size
+        self.rows: list[_Row] = []
+
+    def add(self, row: _Row) -> list[_Row]:
+        """Take a row; returns those that were computed by it."""
+        self.rows.append(row)
+        return self.flush() if len(self.rows) == self.size else []
+
+    def flush(self) -> list[_Row]:
+        """Compute what is waiting."""
+        rows, self.rows = self.rows, []
+        if rows:
+            inputs = [row.inputs for row in rows if row.inputs is not None]
+            for row, features in zip(rows, self.engine(inputs), strict=True):
+                row.features, row.inputs = features, None
+        return rows
+
+
+class _Extraction:
+    """A run: events of the reader in, feature files out."""
+
+    def __init__(
+        self,
+        jobs: list[_Job],
+        folder: Path,
+        clipping: Clipping,
+        config: ExtractionConfig,
+        result: ExtractionResult,
+    ) -> None:
+        self.jobs, self.folder, self.clipping, self.config, self.result = jobs, folder, clipping, config, result
+        self.batches = _start_engines(sorted({spec.name for job in jobs for spec in job.specs}), config)
+        kind = next(iter(self.batches.values())).engine.device.type
+        workers = config.workers or (1 if kind == "cpu" else min(os.cpu_count() or 1, MOST_WORKERS))
+        self.progress = Progress("extracting", len(jobs), "clips")
+        sources = [job.source for job in jobs]
+        self.reader = ClipReader(sources, clipping, LARGEST_SHORT_SIDE, self._prepare_for, workers)
+
+    def run(self) -> None:
+        """Make all feature files. What was being written when something goes wrong vanishes."""
+        import torch
+
+        threads = torch.get_num_threads()
+        try:
+            with self.progress, closing(self.reader.events()) as events:
+                for event in events:
+                    self._take(event)
+                self._computed_all()
+        finally:
+            torch.set_num_threads(threads)  # the readers' single thread is not for those who come after
+            for job in self.jobs:
+                job.abandon()
+
+    def _prepare_for(self, number: int) -> Prepare[dict[str, Tensor] | None]:
+        """What a reader's thread does with each clip of a video: its inputs for every network, None for a still one."""
+        import torch
+
+        torch.set_num_threads(1)  # in this thread: a team of its own would wake up beside the network's
+        specs = self.jobs[number].specs
+        stillness = Stillness(self.config.reuse_static) if self.config.reuse_static else None
+
+        def prepare(clip: NDArray[np.uint8]) -> dict[str, Tensor] | None:
+            if stillness is not None and stillness.is_still(clip):
+                return None
+            return {spec.name: spec.preprocessing(clip[None])[0] for spec in specs}
+
+        return prepare
+
+    def _take(self, event: Opened | Clip[dict[str, Tensor] | None] | Closed | Failed) -> None:
+        job = self.jobs[event.number]
+        if isinstance(event, Opened):
+            self._open(job, event)
+        elif isinstance(event, Clip):
+            self._add(job, event.prepared)
+        elif isinstance(event, Closed):
+            job.closed = event
+            self._finish_if_done(job)
+        else:
+            self._fail(job, event)
+
+    def _open(self, job: _Job, event: Opened) -> None:
+        self.progress.start(job.source.name, self.clipping.count(event.info.declared_frames))
+        for spec in job.specs:
+            store = FeatureStore(self.folder, spec.name)
+            file = store.write(job.source.name, spec.feature_dim, spec.crops)
+            job.writers[spec.name] = job.files.enter_context(file)
+            crop, size = spec.preprocessing.crop, (event.info.width, event.info.height)
+            if min(size) < crop:
+                small = f"{size[0]}x{size[1]} pixels, enlarged: {spec.name} looks at {crop}x{crop}"
+                self._note(job, small)
+
+    def _note(self, job: _Job, text: str) -> None:
+        before = self.result.notes.get(job.source.name)
+        self.result.notes[job.source.name] = f"{before}; {text}" if before else f"{job.source.path}: {text}"
+
+    def _add(self, job: _Job, prepared: dict[str, Tensor] | None) -> None:
+        if prepared is None:
+            job.reused.append(job.clips)
+        for spec in job.specs:
+            name = spec.name
+            if prepared is not None:
+                job.last[name] = _Row(job, prepared[name])
+                job.waiting += 1
+                self._computed(name, self.batches[name].add(job.last[name]))
+            elif job.last[name].features is None:
+                job.last[name].times += 1
+            else:
+                job.last[name].times = 1
+                job.write(name, job.last[name])
+        job.clips += 1
+        self.progress.advance()
+
+    def _computed(self, extractor: str, rows: list[_Row]) -> None:
+        for row in rows:
+            row.job.write(extractor, row)
+            row.job.waiting -= 1
+        for job in {id(row.job): row.job for row in rows}.values():
+            self._finish_if_done(job)
+
+    def _computed_all(self) -> None:
+        for name, batches in self.batches.items():
+            self._computed(name, batches.flush())
+
+    def _finish_if_done(self, job: _Job) -> None:
+        if job.closed is None or job.waiting:
+            return
+        end, (size, modified) = job.closed, stamp(job.source.path)
+        for spec in job.specs:
+            engine = self.batches[spec.name].engine
+            job.writers[spec.name].finish(
+                Sidecar(
+                    video=job.source.name,
+                    video_bytes=size,
+                    video_modified=modified,
+                    video_sha256=end.sha256,
+                    frames=len(end.times),
+                    declared_frames=end.summary.info.declared_frames,
+                    salvaged_frames=end.summary.salvaged_frames,
+                    timeline=Timeline.of(end.times, end.summary.info.frame_rate),
+                    clipping=self.clipping,
+                    extractor=spec.name,
+                    fingerprint=engine.extractor.fingerprint,
+                    feature_dim=spec.feature_dim,
+                    decoder=end.summary.decoder,
+                    version=__version__,
+                    crops=spec.crops,
+                    runtime=engine.description,
+                    reuse_static=self.config.reuse_static,
+                    reused=tuple(job.reused),
+                )
             )
-        )
+        job.finish()
+        self.result.extracted.append(job.source)
+        decoded, declared = end.summary.decoded_frames, end.summary.info.declared_frames
+        if decoded < declared:
+            self._note(job, f"only {decoded} of {declared} frames can be decoded")
+        self.progress.finish(job.source.name, job.clips)
+
+    def _fail(self, job: _Job, event: Failed) -> None:
+        for batches in self.batches.values():
+            batches.rows = [row for row in batches.rows if row.job is not job]
+        job.abandon()
+        self.result.failed[job.source.name] = str(event.error)
+        self.progress.say(f"{job.source.name}: set aside")
+        self.progress.finish(job.source.name, job.clips)
 
 
-def _frames(video: DecodedVideo, times: list[NDArray[np.float64]]) -> Iterator[NDArray[np.uint8]]:
-    """The frames of each block; their times are put aside."""
-    for block in video.blocks():
-        times.append(block.times)
-        yield block.frames
+def _start_engines(extractors: Sequence[str], config: ExtractionConfig) -> dict[str, _Batches]:
+    from ..extractors.runtimes import Engine
 
-
-class ClipNetwork:
-    """Runs an extractor over a stream of clips, in batches, on a device."""
-
-    def __init__(self, extractor: Extractor, batch: int, device: str) -> None:
-        import torch
-
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cpu":
+    started = {}
+    for name in extractors:
+        engine = Engine(create(name, config.weights), config.runtime, config.device)
+        console.print(f"{name}: {engine.description}", markup=False)
+        started[name] = _Batches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
+        if engine.device.type == "cpu":
             keep_freed_memory()
-        self.extractor, self.batch, self.device = extractor, batch, device
-        if isinstance(extractor, torch.nn.Module):
-            try:
-                extractor.to(device)
-            except (RuntimeError, AssertionError) as error:  # torch's ways of saying that it has no such device
-                reason = str(error).split("\n")[0]
-                raise UserError(f"--device {device}: not to be had here ({reason})") from error
-
-    def run(self, clips: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Clips ``(length, height, width, 3)`` one by one to features ``(≤ batch, feature_dim)``, in order."""
-        waiting = []
-        for clip in clips:
-            # Preprocessed at once: the block that the clip views is overwritten when the next one is asked for.
-            waiting.append(self.extractor.preprocess(clip[None]))
-            if len(waiting) == self.batch:
-                yield self._forward(waiting)
-                waiting = []
-        if waiting:
-            yield self._forward(waiting)
-
-    def _forward(self, waiting: list) -> NDArray[np.float32]:
-        import torch
-
-        features = self.extractor(torch.cat(waiting).to(self.device))
-        return features.float().cpu().numpy()
+    return started

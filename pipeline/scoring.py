@@ -15,10 +15,11 @@ from ..extractors import spec_of
 from ..extractors.weights import digest_of
 from .cache import Features, FeatureStore, check_fingerprint
 from .clips import Clipping
-from .extraction import ExtractionConfig, ExtractionResult, extract
+from .extraction import ExtractionResult, extract
 from .files import write_bytes, write_text
 from .inference import score_clips
 from .runs import Run, RunManifest
+from .settings import ExtractionConfig
 from .videos import VideoSource
 
 
@@ -59,7 +60,7 @@ def score_videos(
         run: the trained detector; it says which extractor and which clips.
         out: files go to ``out/<name>/``.
         features: the features folder, read and filled.
-        config: weights, batch and device of the extraction; extractor and tail are the run's.
+        config: weights, batch, device and runtime of the extraction; extractor and tail are the run's.
 
     Returns:
         The scores of all videos that could be read, and what the extraction came to.
@@ -73,10 +74,10 @@ def score_videos(
             f"{run.folder}: learnt from imported {clipping.segments} segments a video, which cannot be made "
             "of new videos here; xelvad evaluate scores imported features"
         )
-    config = replace(config, extractor=run.manifest.extractor, tail=clipping.tail)
+    config = replace(config, extractor=(run.manifest.extractor,), tail=clipping.tail)
     check_weights(run.manifest, config)
     extraction = extract(sources, features, config)
-    store = FeatureStore(features, config.extractor)
+    store = FeatureStore(features, run.manifest.extractor)
     scored = []
     for source in sources:
         if source.name in extraction.failed:

@@ -274,8 +274,11 @@ class FrameFolder(Video):
 
 
 def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """The size ``(width, height)`` after scaling so that the shorter side is ``short_side``; unchanged for None."""
-    if short_side is None:
+    """The size ``(width, height)`` scaled down so that the shorter side is ``short_side``; never enlarged.
+
+    None leaves it unchanged.
+    """
+    if short_side is None or min(width, height) <= short_side:
         return width, height
     scale = short_side / min(width, height)
     return max(short_side, round(width * scale)), max(short_side, round(height * scale))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,67 +14,84 @@ import pytest
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec
+from xelvad.extractors.runtimes import Engine
 from xelvad.pipeline import extraction
 from xelvad.pipeline.cache import FeatureStore, digest
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.clips import Tail
-from xelvad.pipeline.extraction import ExtractionConfig, ExtractionResult, extract
+from xelvad.pipeline.decoding import Decoder
+from xelvad.pipeline.extraction import ExtractionResult, extract
+from xelvad.pipeline.reading import ClipReader
+from xelvad.pipeline.settings import ExtractionConfig
 from xelvad.pipeline.videos import find_videos
 
 from .conftest import LANDSCAPE, Footage
+
+
+@dataclass(frozen=True)
+class FrameNumbers:
+    """The numbers that a clip's frames show."""
+
+    crop = 64
+    crops: int | None = None
+    channels = 1
+
+    def __str__(self) -> str:
+        return "frame numbers"
+
+    def __call__(self, clips: NDArray[np.uint8]) -> Tensor:
+        numbers = torch.tensor([Footage.indices([clip]) for clip in clips], dtype=torch.float32)
+        crops = numbers[:, None] + 1000 * torch.arange(self.crops or 1)[:, None]  # (B, crops, T)
+        return (crops if self.crops else crops[:, 0])[..., None, :, None, None]
+
+    def first_layer(self) -> nn.Module:
+        return nn.Identity()
+
 
 TINY = ExtractorSpec(
     name="tiny",
     description="The frame numbers of a clip, plus an offset",
     module=__name__,
-    network="Tiny",
-    clip_length=16,
-    short_side=64,
-    crop=64,
     feature_dim=16,
-    preprocessing="frame numbers",
+    preprocessing=FrameNumbers(),
     default_weights="tiny-weights",
 )
+EAGER = ["--device", "cpu", "--runtime", "eager"]
+LARGE = replace(TINY, name="large", preprocessing=FrameNumbers(crops=2))
 
 
 class Tiny(nn.Module):
-    """An extractor whose features are the numbers that the clip's frames show."""
+    """A network whose features are the numbers that the clip's frames show."""
 
-    def __init__(self, spec: ExtractorSpec, state: dict[str, Tensor] | None, weights_digest: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.name, self.clip_length, self.short_side = spec.name, spec.clip_length, spec.short_side
-        self.feature_dim, self.fingerprint = spec.feature_dim, spec.fingerprint(weights_digest)
         self.offset = nn.Parameter(torch.zeros(1))
-        if state is not None:
-            self.load_state_dict(state)
-        self.requires_grad_(False)
-
-    def preprocess(self, clips: NDArray[np.uint8]) -> Tensor:
-        return torch.tensor([Footage.indices([clip]) for clip in clips], dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         time.sleep(float(os.environ.get("TINY_SECONDS", "0")))
-        return x + self.offset
+        return x.flatten(1) + self.offset
+
+
+def build(spec: ExtractorSpec) -> nn.Module:
+    return Tiny()
 
 
 def convert_layout(arrays: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def shape_of_state() -> dict[str, tuple[int, ...]]:
-    return {"offset": (1,)}
-
-
 @pytest.fixture(autouse=True)
 def _tiny_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRACTORS, TINY.name, TINY)
+    monkeypatch.setitem(EXTRACTORS, LARGE.name, LARGE)
 
 
 def config(tail: Tail = "pad", batch: int = 2, weights: str = "random") -> ExtractionConfig:
-    return ExtractionConfig("tiny", weights, tail, batch, "cpu")
+    return ExtractionConfig(("tiny",), weights, tail, batch, "cpu", "eager")
 
 
 def run(videos: Path, features: Path, config: ExtractionConfig) -> ExtractionResult:
@@ -133,7 +151,7 @@ def test_a_second_run_neither_builds_the_network_nor_decodes(
         raise AssertionError("not on a second run")
 
     monkeypatch.setattr(extraction, "create", never)
-    monkeypatch.setattr(extraction, "Decoder", never)
+    monkeypatch.setattr(extraction, "ClipReader", never)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
     result = run(videos, tmp_path, config(batch=9))
     assert (result.extracted, result.failed) == ([], {})
@@ -161,7 +179,7 @@ def test_a_bad_video_is_set_aside_and_the_others_are_done(tmp_path: Path, capsys
     picture = Footage.folder(folder / "4", 20) / "18.png"  # its first clip is good
     picture.write_bytes(picture.read_bytes()[:-60])
     arguments = "extract", "--videos", folder, "--features", tmp_path / "features", "--extractor", "tiny"
-    code = main([*map(str, arguments), "--weights", "random", "--device", "cpu"])
+    code = main([*map(str, arguments), "--weights", "random", *EAGER])
     printed = capsys.readouterr()
     assert code == 1
     assert "3 extracted, 0 were there, 2 set aside" in printed.out
@@ -174,7 +192,17 @@ def test_a_bad_video_is_set_aside_and_the_others_are_done(tmp_path: Path, capsys
 
 def test_random_and_real_features_do_not_mix(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     safetensors.numpy.save_file({"offset": np.array([1000], np.float32)}, tmp_path / "real.safetensors")
-    arguments = ["extract", "--videos", str(videos / "day/0.mp4"), "--extractor", "tiny", "--device", "cpu"]
+    arguments = [
+        "extract",
+        "--videos",
+        str(videos / "day/0.mp4"),
+        "--extractor",
+        "tiny",
+        "--device",
+        "cpu",
+        "--runtime",
+        "eager",
+    ]
     random, real = ["--weights", "random"], ["--weights", str(tmp_path / "real.safetensors")]
     for first, second, offset in [(random, real, 0), (real, random, 1000)]:
         features = ["--features", str(tmp_path / f"features{offset}")]
@@ -235,7 +263,18 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> 
 def test_a_killed_run_leaves_whole_files_and_the_next_one_goes_on(videos: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     arguments = "extract", "--videos", videos, "--features", killed, "--extractor", "tiny", "--weights", "random"
-    command = [sys.executable, "-c", COMMAND, *map(str, arguments), "--batch", "1", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-c",
+        COMMAND,
+        *map(str, arguments),
+        "--batch",
+        "1",
+        "--device",
+        "cpu",
+        "--runtime",
+        "eager",
+    ]
     second = killed / "tiny/day/.1.mp4.npy.tmp"
     with subprocess.Popen(command, env=os.environ | {"TINY_SECONDS": "0.2"}, text=True) as process:
         wait_until(second.exists, process)
@@ -259,16 +298,153 @@ def test_a_killed_run_leaves_whole_files_and_the_next_one_goes_on(videos: Path, 
         assert (killed / file).read_bytes() == (whole / file).read_bytes()
 
 
-def test_frames_of_another_size_reach_the_network_at_its_short_side(tmp_path: Path) -> None:
+def test_large_frames_come_scaled_down_and_small_ones_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[int, ...]] = []
 
-    class Watching(Tiny):
-        def preprocess(self, clips: NDArray[np.uint8]) -> Tensor:
+    class Watching(FrameNumbers):
+        def __call__(self, clips: NDArray[np.uint8]) -> Tensor:
             seen.append(clips.shape)
-            return super().preprocess(clips)
+            return super().__call__(clips)
 
-    video = Footage.video(tmp_path / "a.mp4", 17, tuple(2 * side for side in LANDSCAPE), codec="mpeg4")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[__name__], "Tiny", Watching)
+    monkeypatch.setitem(EXTRACTORS, TINY.name, replace(TINY, preprocessing=Watching()))
+    monkeypatch.setattr(extraction, "LARGEST_SHORT_SIDE", 80)
+    for name, factor in {"small": 1, "large": 2}.items():
+        video = Footage.video(tmp_path / f"{name}.mp4", 16, tuple(factor * side for side in LANDSCAPE), codec="mpeg4")
         run(video, tmp_path / "features", config())
-    assert seen == [(1, 16, 64, 128, 3)] * 2
+    assert seen == [(1, 16, 64, 128, 3), (1, 16, 80, 160, 3)]
+
+
+# --- several extractors, several workers, still clips ----------------------------------------------------------------
+
+
+def test_several_extractors_share_one_decoding_and_give_what_each_gives_alone(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    whole = ClipReader._read
+
+    def counting(self: ClipReader[object], number: int, decoder: Decoder) -> None:
+        read.append(self.sources[number].name)
+        whole(self, number, decoder)
+
+    monkeypatch.setattr(ClipReader, "_read", counting)
+    both = replace(config(), extractor=("tiny", "large"))
+    result = run(videos, tmp_path / "both", both)
+    assert sorted(read) == [source.name for source in result.extracted] == [f"day/{number}.mp4" for number in range(4)]
+    for name in ("tiny", "large"):
+        run(videos, tmp_path / "alone", replace(config(), extractor=(name,)))
+        for number in range(4):
+            path = f"{name}/day/{number}.mp4.npy"
+            assert (tmp_path / "both" / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()
+    large = FeatureStore(tmp_path / "both", "large").read("day/1.mp4")
+    assert large.array.shape == (3, 2, 16)
+    assert large.sidecar.crops == 2
+    assert np.array_equal(large.array, expected(33, first=100)[:, None] + np.float32([[0], [1000]]))
+
+
+def test_a_further_extractor_makes_its_own_features_alone(videos: Path, tmp_path: Path) -> None:
+    run(videos, tmp_path, config())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    result = run(videos, tmp_path, replace(config(), extractor=("large", "tiny")))
+    assert len(result.extracted) == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list((tmp_path / "large").rglob("*.npy"))) == 4
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_workers_and_batches_over_several_videos_change_no_byte(videos: Path, tmp_path: Path, batch: int) -> None:
+    run(videos, tmp_path / "one", config())
+    result = run(videos, tmp_path / "many", replace(config(batch=batch), workers=3))
+    assert sorted(source.name for source in result.extracted) == [f"day/{number}.mp4" for number in range(4)]
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert len(files) == 8
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "many" / file).read_bytes()
+
+
+def test_batches_mix_videos_so_that_they_are_full(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    run_batch = Engine.__call__
+
+    def counting(self: Engine, inputs: list[Tensor]) -> NDArray[np.float32]:
+        sizes.append(len(inputs))
+        return run_batch(self, inputs)
+
+    monkeypatch.setattr(Engine, "__call__", counting)
+    run(videos, tmp_path, config(batch=5))
+    assert sizes == [5, 5, 2]  # four videos of three clips
+
+
+def test_a_video_that_fails_while_its_clips_wait_takes_none_of_the_others_along(tmp_path: Path) -> None:
+    for number in range(3):
+        Footage.video(tmp_path / f"videos/{number}.mp4", 20, codec="mpeg4", first=100 * number)
+    picture = Footage.folder(tmp_path / "videos/0a", 40) / "30.png"  # its first clip is good, and waits
+    picture.write_bytes(picture.read_bytes()[:-60])
+    result = run(tmp_path / "videos", tmp_path / "features", config(batch=50))
+    assert list(result.failed) == ["0a"]
+    for number in range(3):
+        features = FeatureStore(tmp_path / "features", "tiny").read(f"{number}.mp4")
+        assert np.array_equal(features.array, expected(20, first=100 * number))
+    assert not list((tmp_path / "features").rglob("*0a*"))
+
+
+def still_video(path: Path, levels: list[int]) -> Path:
+    """A folder of grey pictures, 16 of each level: a clip each."""
+    path.mkdir(parents=True)
+    for number, level in enumerate(np.repeat(levels, 16)):
+        Image.new("L", (64, 48), int(level)).convert("RGB").save(path / f"{number:04}.png")
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 2, 50])
+def test_still_clips_take_the_features_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    class Mean(FrameNumbers):
+        def __call__(self, clips: NDArray[np.uint8]) -> Tensor:
+            return torch.from_numpy(clips[..., :1, :1, :1].astype(np.float32)).permute(0, 4, 1, 2, 3)
+
+    monkeypatch.setitem(EXTRACTORS, TINY.name, replace(TINY, preprocessing=Mean()))
+    video = still_video(tmp_path / "still", [100, 101, 102, 103, 100, 100, 50])
+    still = replace(config(batch=batch), reuse_static=2.0)
+    run(video, tmp_path / "features", still)
+    found = FeatureStore(tmp_path / "features", "tiny").read("still")
+    assert found.array[:, 0].tolist() == [100, 100, 100, 103, 100, 100, 50]
+    assert found.sidecar.reused == (1, 2, 5)
+    assert found.sidecar.reuse_static == 2.0
+    run(video, tmp_path / "all", config(batch=batch))
+    assert FeatureStore(tmp_path / "all", "tiny").read("still").array[:, 0].tolist() == [
+        100, 101, 102, 103, 100, 100, 50,
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"made with --reuse-static 2, not 0; use another --features folder"):
+        run(video, tmp_path / "features", config())
+
+
+def test_small_pictures_are_said_to_be_enlarged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = Footage.video(tmp_path / "small.mp4", 16, (60, 40), codec="mpeg4")
+    arguments = ["extract", "--videos", str(video), "--features", str(tmp_path / "f"), "--extractor", "tiny"]
+    assert main([*arguments, "--weights", "random", *EAGER]) == 0
+    assert "small.mp4: 60x40 pixels, enlarged: tiny looks at 64x64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--extractor", "tiny", "tiny"], "name one or more, each once"),
+        (["--extractor", "tiny", "large", "--weights", "a.pt"], "a.pt cannot fit tiny and large"),
+        (["--workers", "0"], "workers must be at least 1"),
+        (["--reuse-static", "-1"], "0 to 255"),
+        (["--device", "cuda:7"], "not to be had here"),
+    ],
+)
+def test_contradictory_options_are_refused(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    arguments = ["extract", "--videos", str(videos), "--features", str(tmp_path / "f"), "--extractor", "tiny"]
+    assert main([*arguments, "--weights", "random", "--runtime", "eager", *options]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.rglob("*.npy*"))

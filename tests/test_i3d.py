@@ -1,7 +1,6 @@
 """I3D against the original network (`reference/make_i3d_reference.py`), and its preprocessing against Pillow."""
 
 import ast
-import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from xelvad.extractors import I3D, create, spec_of, weights
-from xelvad.extractors.i3d import same_padding
+from xelvad.extractors import ClipExtractor, create, spec_of, weights
+from xelvad.extractors.i3d import InceptionI3D, same_padding
 
 REFERENCE = Path(__file__).with_name("reference")
 SPEC = spec_of("i3d-rgb")
@@ -34,28 +33,40 @@ def relative_error(ours: Tensor, theirs: NDArray[np.float32]) -> float:
 
 
 @pytest.fixture(scope="module")
-def i3d() -> I3D:
-    extractor = create("i3d-rgb")
-    assert isinstance(extractor, I3D)
-    return extractor
+def i3d() -> ClipExtractor:
+    return create("i3d-rgb")
 
 
 @pytest.mark.parametrize(("frames", "clip"), [(16, 1), (24, 0)])  # one clip each: it is the longest test of all
 def test_features_and_logits_are_those_of_the_original_network(
-    i3d: I3D, monkeypatch: pytest.MonkeyPatch, frames: int, clip: int
+    i3d: ClipExtractor, monkeypatch: pytest.MonkeyPatch, frames: int, clip: int
 ) -> None:
     # PyTorch's own padding or its batch-norm eps of 1e-5 would miss by 1e-3 and more.
     framed = np.zeros((1, frames, 256, 256, 3), np.uint8)
     framed[:, :, 16:240, 16:240] = reference_clips(frames, frames)[clip]  # what the centre crop leaves
-    prepared, pooled = i3d.preprocess(framed), i3d.network.pooled
-    # Features and logits have all but the last step in common: go that way once.
-    monkeypatch.setattr(i3d.network, "pooled", functools.cache(pooled))
+    normalise, network = i3d.network
+    assert isinstance(network, InceptionI3D)
+    pooled, computed = network.pooled, []
+
+    def once(x: Tensor) -> Tensor:
+        """Features and logits have all but the last step in common: go that way once."""
+        if not computed:
+            computed.append(pooled(x))
+        return computed[0]
+
+    monkeypatch.setattr(network, "pooled", once)
+    prepared = i3d.preprocess(framed)
     with np.load(REFERENCE / "i3d_reference.npz") as known, torch.inference_mode():
-        features, logits = i3d(prepared), i3d.network(prepared)
-        assert (features.shape, features.dtype) == ((1, i3d.feature_dim), torch.float32)
+        features, logits = i3d(prepared), network.classify(normalise(prepared))
+        assert (features.shape, features.dtype) == ((1, 1024), torch.float32)
         assert logits.shape == (1, 400)
         assert relative_error(features, known[f"features_{frames}"][clip]) <= 1e-4
         assert relative_error(logits, known[f"logits_{frames}"][clip]) <= 1e-4
+
+
+def shown(i3d: ClipExtractor, clips: NDArray[np.uint8]) -> Tensor:
+    """What the network itself is given."""
+    return i3d.network[0](i3d.preprocess(clips))
 
 
 def plain_preprocessing(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -76,13 +87,13 @@ def plain_preprocessing(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
     [(256, 341, 0), (341, 256, 0), (256, 256, 0), (120, 160, 2), (160, 120, 2), (480, 640, 2), (288, 352, 2)],
 )
 def test_preprocessing_is_pillows_resize_a_centre_crop_and_a_scale(
-    i3d: I3D, height: int, width: int, tolerance: int
+    i3d: ClipExtractor, height: int, width: int, tolerance: int
 ) -> None:
     rng = np.random.default_rng(height * width)
     coarse = rng.integers(0, 256, (2, 2, 16, 16, 3), np.uint8)  # edges, and below noise: rounding differs most there
     clips = np.kron(coarse, np.ones((1, 1, height // 16 + 1, width // 16 + 1, 1), np.uint8))[:, :, :height, :width]
     clips = np.ascontiguousarray(clips) // 4 + rng.integers(64, 128, clips.shape, np.uint8)  # Pillow clips half-way
-    ours, plain = i3d.preprocess(clips).numpy(), plain_preprocessing(clips)
+    ours, plain = shown(i3d, clips).numpy(), plain_preprocessing(clips)
     assert ours.shape == plain.shape == (2, 3, 2, 224, 224)
     assert ours.dtype == np.float32
     assert np.abs(ours - plain).max() <= tolerance / 127.5 + 1e-6
@@ -90,10 +101,10 @@ def test_preprocessing_is_pillows_resize_a_centre_crop_and_a_scale(
     assert ours.max() <= 1
 
 
-def test_preprocessing_keeps_black_white_and_the_order_of_channels(i3d: I3D) -> None:
+def test_preprocessing_keeps_black_white_and_the_order_of_channels(i3d: ClipExtractor) -> None:
     clips = np.zeros((1, 1, 256, 256, 3), np.uint8)
     clips[..., 0], clips[..., 1] = 255, 127
-    ours = i3d.preprocess(clips)
+    ours = shown(i3d, clips)
     assert ours[0, 0].unique().tolist() == [1]
     assert ours[0, 1].unique().tolist() == pytest.approx([127 / 127.5 - 1])
     assert ours[0, 2].unique().tolist() == [-1]
@@ -160,17 +171,16 @@ def test_every_public_layout_gives_the_same_weights_and_digest(
 
 def test_random_weights_are_the_same_every_time_as_their_fingerprint_says() -> None:
     first, second = create("i3d-rgb", "random"), create("i3d-rgb", "random")
-    assert isinstance(first, I3D)
-    assert isinstance(second, I3D)
     assert first.fingerprint == second.fingerprint == SPEC.fingerprint("random (seed 0)")
     for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_real_weights_are_named_by_their_digest(i3d: I3D) -> None:
+def test_real_weights_are_named_by_their_digest(i3d: ClipExtractor) -> None:
     known = weights.CATALOGUE[SPEC.default_weights].digest
-    assert i3d.fingerprint == f"i3d-rgb | RGB, short side 256, centre crop 224, [-1, 1] | weights {known}"
+    assert i3d.fingerprint == f"i3d-rgb | {SPEC.preprocessing} | weights {known}"
+    assert str(SPEC.preprocessing) == "RGB, bicubic to short side 256, centre crop 224, (x - 127.5) / 127.5"
     assert weights.digest_of(SPEC, None) == known
-    assert (i3d.name, i3d.clip_length, i3d.short_side, i3d.feature_dim) == ("i3d-rgb", 16, 256, 1024)
+    assert (SPEC.name, SPEC.clip_length, SPEC.feature_dim, SPEC.crops) == ("i3d-rgb", 16, 1024, None)
     assert not i3d.training
     assert not any(parameter.requires_grad for parameter in i3d.parameters())

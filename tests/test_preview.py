@@ -84,7 +84,7 @@ def test_film_is_small_and_even(tmp_path):
     assert (preview.width, preview.height) == (frame.width, frame.height) == (90, 60)
     assert frame.format.name == "yuv420p"
     assert len(decoded(preview.mp4)) == 5
-    assert preview_of(write_folder(tmp_path / "more", 2), []).height == 240
+    assert preview_of(write_folder(tmp_path / "more", 2), []).height == 60  # never enlarged
 
 
 def test_film_is_the_same_every_time(tmp_path):

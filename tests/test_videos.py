@@ -175,12 +175,12 @@ def test_times_follow_a_variable_frame_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("short_side", [None, 40, 64, 100])
 @pytest.mark.parametrize(("name", "size"), [("long.mp4", LANDSCAPE), ("upright.mp4", PORTRAIT), ("frames", LANDSCAPE)])
-def test_the_shorter_side_is_as_asked_and_the_proportions_stay(
+def test_the_shorter_side_is_at_most_as_asked_and_the_proportions_stay(
     films: Path, name: str, size: tuple[int, int], short_side: int | None
 ) -> None:
     video = open_video(films / name, short_side)
     block = next(iter(video.blocks(5)))
-    width, height = (round(side * (short_side or 64) / 64) for side in size)
+    width, height = (round(side * min(short_side or 64, 64) / 64) for side in size)
     assert block.frames.shape == (5, height, width, 3)
     assert block.frames.dtype == np.uint8
     assert (video.info.width, video.info.height) == (width, height)
@@ -189,8 +189,9 @@ def test_the_shorter_side_is_as_asked_and_the_proportions_stay(
 
 def test_the_short_side_is_never_rounded_away() -> None:
     assert fit_short_side(640, 480, None) == (640, 480)
-    assert fit_short_side(320, 240, 256) == (341, 256)
-    assert fit_short_side(240, 320, 256) == (256, 341)
+    assert fit_short_side(640, 480, 256) == (341, 256)
+    assert fit_short_side(480, 640, 256) == (256, 341)
+    assert fit_short_side(320, 240, 256) == (320, 240)  # nothing is enlarged
     assert fit_short_side(1000, 1001, 256) == (256, 256)
     assert min(fit_short_side(719, 717, 255)) == 255
 

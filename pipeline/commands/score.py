@@ -11,20 +11,21 @@ from .extract import list_troubles
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    from ..settings import ExtractionConfig
+
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help=VIDEOS_HELP)
     parser.add_argument("--run", type=Path, required=True, help="run folder of the trained detector")
     parser.add_argument("--out", type=Path, required=True, help="folder for scores and the report")
     parser.add_argument("--features", type=Path, help="features folder, read and filled (default: OUT/features)")
     parser.add_argument("--weights", type=str, help="the extractor's weights, where they are not its own")
-    parser.add_argument("--batch", type=int, default=4, help="clips that go through the network at once")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, or auto")
+    parser.add_class_arguments(ExtractionConfig, skip={"extractor", "weights", "tail", "reuse_static"})
 
 
 def run(arguments: Namespace) -> int:
-    from ..extraction import ExtractionConfig
     from ..report import report_scores
     from ..runs import load_run
     from ..scoring import score_videos
+    from ..settings import ExtractionConfig
     from ..videos import find_videos
 
     run, sources = load_run(arguments.run), find_videos(arguments.videos)

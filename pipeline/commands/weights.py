@@ -24,7 +24,12 @@ def run(arguments: Namespace) -> int:
         table = Table("name", "extractor", "here", "what, from where, licence")
         for known in weights.CATALOGUE.values():
             here = "yes" if weights.cached_file(known.name).exists() else "no"
-            table.add_row(known.name, known.extractor, here, f"{known.description}\n{known.source}\n{known.licence}")
+            table.add_row(
+                known.name,
+                ", ".join(known.extractors),
+                here,
+                f"{known.description}\n{known.origin.place}\n{known.licence}",
+            )
         table.columns[0].no_wrap = True
         output.print(table)
         return DONE

@@ -1,0 +1,100 @@
+"""Preprocessing: what a clip network is shown of the decoded frames.
+
+Frames come from the decoder as they are; all resizing is done here, so that one decoded video serves any number of
+networks and each sees the same pixels whether it runs alone or with others. The result stays uint8 until it is on the
+device: a quarter of the bytes to keep and to carry. On the CPU a clip takes some milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Colour pictures: resize, crop, and ``(value - mean) / std`` on the device.
+
+    Attributes:
+        resize: the shorter side in pixels, or both sides ``(height, width)`` whatever the frame's shape.
+        crop: pixels of both sides of the crop, taken from the centre.
+        mean: per channel, of values 0 to 255, in the order of ``order``.
+        std: likewise.
+        order: of the colour channels.
+        interpolation: of resizing.
+        antialias: low-pass before shrinking, as Pillow does. Some networks were trained without.
+        crops: None, or 10: the four corners and the centre, then the same mirrored.
+    """
+
+    resize: int | tuple[int, int]
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    order: Literal["RGB", "BGR"] = "RGB"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+    crops: Literal[10] | None = None
+    channels = 3
+
+    def __str__(self) -> str:
+        size = f"short side {self.resize}" if isinstance(self.resize, int) else f"{self.resize[0]}x{self.resize[1]}"
+        crops = "centre crop" if self.crops is None else f"{self.crops} crops of"
+        antialias = "" if self.antialias else " without antialiasing"
+        mean, std = (" ".join(dict.fromkeys(f"{value:g}" for value in values)) for values in (self.mean, self.std))
+        return f"{self.order}, {self.interpolation}{antialias} to {size}, {crops} {self.crop}, (x - {mean}) / {std}"
+
+    def __call__(self, clips: NDArray[np.uint8]) -> Tensor:
+        """RGB ``(B, T, H, W, 3)`` to uint8 ``(B, 3, T, crop, crop)``, or ``(B, 10, 3, T, crop, crop)``.
+
+        The memory of a result runs channels last, as decoded frames come: the layout that CPUs convolve fastest.
+        """
+        import torch
+
+        frames = self.resized(clips)  # (B, T, H', W', 3)
+        height, width = frames.shape[2:4]
+        bottom, right = height - self.crop, width - self.crop
+        corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)] if self.crops else []
+        crops = [frames[:, :, y : y + self.crop, x : x + self.crop] for y, x in [*corners, (bottom // 2, right // 2)]]
+        if self.crops is None:
+            return self._ordered(crops[0]).permute(0, 4, 1, 2, 3)
+        crops += [crop.flip(3) for crop in crops]
+        stacked = torch.stack([self._ordered(crop) for crop in crops], dim=1)  # (B, 10, T, crop, crop, 3)
+        return stacked.permute(0, 1, 5, 2, 3, 4)
+
+    def resized(self, clips: NDArray[np.uint8]) -> Tensor:
+        """All frames at the size that is cropped from, uint8 ``(B, T, H, W, 3) -> (B, T, H', W', 3)``."""
+        import torch
+        import torch.nn.functional as F
+
+        batch, length, height, width, _ = clips.shape
+        size = self.resize if isinstance(self.resize, tuple) else short_side_size(height, width, self.resize)
+        frames = torch.from_numpy(clips)
+        if (height, width) == size:
+            return frames
+        flat = frames.flatten(0, 1).permute(0, 3, 1, 2)  # (B·T, 3, H, W), a view whose memory stays channels last
+        flat = F.interpolate(flat, size, mode=self.interpolation, antialias=self.antialias, align_corners=False)
+        return flat.permute(0, 2, 3, 1).reshape(batch, length, *size, 3)
+
+    def _ordered(self, crop: Tensor) -> Tensor:
+        import torch
+
+        # Always a copy: the frames may be overwritten before the clip is computed.
+        return crop.flip(-1) if self.order == "BGR" else crop.clone(memory_format=torch.contiguous_format)
+
+    def first_layer(self) -> nn.Module:
+        """``(value - mean) / std`` of uint8 ``(B, 3, T, H, W)``, in the precision of the network."""
+        from .networks import Normalise
+
+        return Normalise(self.mean, self.std)
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """The size ``(height, width)`` after scaling so that the shorter side is ``short_side``."""
+    scale = short_side / min(height, width)
+    return max(short_side, round(height * scale)), max(short_side, round(width * scale))

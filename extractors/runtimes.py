@@ -1,0 +1,159 @@
+"""Runtimes: the same network, the same features, as fast as the machine allows.
+
+``eager`` folds batch-norm into the convolutions before it. ``compile`` is `torch.compile` with frozen weights.
+``openvino`` is Intel's inference engine, for the processors that it knows. On a GPU networks compute in half precision.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .networks import ClipExtractor, over_crops
+
+Runtime = Literal["auto", "eager", "compile", "openvino"]
+Network = Callable[[Tensor], Tensor]  # (n, C, T, H, W) -> (n, F) in floating point, on the engine's device
+
+
+def choose_runtime(runtime: Runtime, device: torch.device) -> Runtime:
+    """What "auto" stands for: the fastest that is installed (benchmarks/extraction.py).
+
+    Raises:
+        UserError: the runtime is not installed, or not for this device.
+    """
+    if runtime == "auto":
+        return "openvino" if device.type == "cpu" and find_spec("openvino") is not None else "eager"
+    if runtime == "openvino":
+        if device.type != "cpu":
+            raise UserError(f"--runtime openvino runs on the CPU, not on {device}; take eager or compile")
+        if find_spec("openvino") is None:
+            raise UserError('--runtime openvino is not installed: pip install "xelvad[openvino]"')
+    if runtime == "compile" and device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        raise UserError("--runtime compile needs a C++ compiler (g++ or clang++) on the CPU; take eager or openvino")
+    return runtime
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; "auto" is a GPU if there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that it has no such device
+        reason = str(error).split("\n")[0]
+        raise UserError(f"--device {device}: not to be had here ({reason})") from error
+    return chosen
+
+
+class Engine:
+    """An extractor, ready to run on a device by a runtime.
+
+    Args:
+        extractor: the network with its weights; it is not changed.
+        runtime: see the module.
+        device: "cpu", "cuda", "cuda:1", or "auto".
+
+    Raises:
+        UserError: the device or the runtime is not to be had here.
+    """
+
+    def __init__(self, extractor: ClipExtractor, runtime: Runtime = "auto", device: str = "auto") -> None:
+        self.extractor, self.device = extractor, choose_device(device)
+        self.runtime = choose_runtime(runtime, self.device)
+        self.dtype = torch.float32 if self.device.type == "cpu" else torch.float16
+        self._network = START[self.runtime](extractor, self.device, self.dtype)
+
+    @property
+    def description(self) -> str:
+        """Runtime, version, precision and device, for the record."""
+        library = "openvino" if self.runtime == "openvino" else "torch"
+        return f"{self.runtime} ({library} {version(library)}), {str(self.dtype).removeprefix('torch.')}, {self.device}"
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Sequence[Tensor]) -> NDArray[np.float32]:
+        """Features ``(n, feature_dim)``, or ``(n, crops, feature_dim)``, of n preprocessed clips of one shape each."""
+        batch = torch.stack(list(inputs))
+        if self.device.type == "cuda":  # page-locked memory is copied while the device computes
+            batch = batch.pin_memory()
+        features = over_crops(self._network, batch.to(self.device, non_blocking=True))
+        return features.float().cpu().numpy()
+
+
+def _eager(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:
+    return _on(fold_batch_norm(extractor.network), device, dtype)
+
+
+def _on(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Network:
+    network = network.to(device, dtype).to(memory_format=torch.channels_last_3d)
+
+    def run(x: Tensor) -> Tensor:
+        # Pictures, 0 to 255, are exact in half precision; flow is the network's input already.
+        result: Tensor = network(x if x.dtype == torch.uint8 else x.to(dtype))
+        return result
+
+    return run
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy of a network whose batch-norms are part of the convolutions before them."""
+    from torch.fx.experimental.optimization import fuse
+
+    if not any(isinstance(module, nn.BatchNorm3d) for module in network.modules()):
+        return copy.deepcopy(network)  # transformers: there is nothing to fold, and no graph of them to trace
+    folded: nn.Module = fuse(network)
+    return folded
+
+
+def _compiled(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:
+    import torch._inductor.config as inductor
+
+    network = torch.compile(_on(copy.deepcopy(extractor.network), device, dtype), dynamic=False)
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad(), inductor.patch(freezing=True):
+            return torch.cat([network(one) for one in x.split(1)])  # one shape, compiled once
+
+    return run
+
+
+def _openvino(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:
+    import openvino
+
+    preprocessing = extractor.spec.preprocessing
+    example = preprocessing(np.zeros((1, extractor.spec.clip_length, 240, 320, 3), np.uint8)).flatten(0, -5)[:1]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter traces, and warns that shapes are fixed: they are
+        model = openvino.convert_model(extractor.network, example_input=example)
+    model.reshape([1, *example.shape[1:]])
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(x: Tensor) -> Tensor:
+        rows = [request.infer([one.contiguous().numpy()])[0] for one in x.split(1)]
+        return torch.from_numpy(np.concatenate(rows))
+
+    return run
+
+
+START: dict[str, Callable[[ClipExtractor, torch.device, torch.dtype], Network]] = {
+    "eager": _eager,
+    "compile": _compiled,
+    "openvino": _openvino,
+}

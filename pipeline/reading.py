@@ -1,0 +1,166 @@
+"""Reading: many videos, decoded by several workers, as one stream of clips, so that the network never waits for one.
+
+Each worker is a decoder's process and a thread that cuts its frames into clips and prepares them. The clips of one
+video come in order, those of several videos mixed. What is waiting is bounded, so memory grows neither with the length
+nor with the number of videos.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cache import digest
+from .clips import Clipping
+from .decoding import Decoder, DecodingSummary
+from .videos import VideoError, VideoInfo, VideoSource
+
+CLIPS_WAITING = 4  # per worker
+
+Prepared = TypeVar("Prepared")
+Prepare = Callable[[NDArray[np.uint8]], Prepared]  # a clip (length, height, width, 3), which is overwritten afterwards
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Clips of a video begin. ``number`` is its place among the sources, here and below."""
+
+    number: int
+    info: VideoInfo
+
+
+@dataclass(frozen=True)
+class Clip(Generic[Prepared]):
+    """The next clip of a video, prepared."""
+
+    number: int
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A video has come to its end; ``times`` are those of all its frames, in seconds."""
+
+    number: int
+    summary: DecodingSummary
+    times: NDArray[np.float64]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A video is set aside, whatever came of it so far."""
+
+    number: int
+    error: VideoError
+
+
+Event = Opened | Clip[Prepared] | Closed | Failed
+
+
+class ClipReader(Generic[Prepared]):
+    """Reads videos with several workers; iterate over it once, and close it if you leave early.
+
+    Args:
+        sources: the videos.
+        clipping: how they are cut.
+        short_side: frames whose shorter side is longer are scaled down to it.
+        prepare_for: called in the worker's thread with a video's number; gives what is done with each of its clips.
+        workers: how many videos are decoded at once.
+
+    Example::
+
+        with closing(ClipReader(sources, Clipping(), 480, lambda number: np.copy, workers=2).events()) as events:
+            for event in events:
+                ...
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[VideoSource],
+        clipping: Clipping,
+        short_side: int,
+        prepare_for: Callable[[int], Prepare[Prepared]],
+        workers: int = 1,
+    ) -> None:
+        self.sources, self.clipping, self.short_side, self.prepare_for = sources, clipping, short_side, prepare_for
+        self.workers = max(1, min(workers, len(sources)))
+        self._numbers = iter(range(len(sources)))
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._queue: queue.Queue[Event[Prepared] | BaseException | None] = queue.Queue(CLIPS_WAITING * self.workers)
+
+    def events(self) -> Generator[Event[Prepared], None, None]:
+        """What the workers come to, as it comes.
+
+        Raises:
+            UserError: preparing failed, for a reason that is not the video's.
+        """
+        decoders = [Decoder() for _ in range(self.workers)]
+        threads = [threading.Thread(target=self._work, args=(decoder,), daemon=True) for decoder in decoders]
+        for thread in threads:
+            thread.start()
+        working = self.workers
+        try:
+            while working:
+                event = self._queue.get()
+                if event is None:
+                    working -= 1
+                elif isinstance(event, BaseException):
+                    raise event
+                else:
+                    yield event
+        finally:
+            self._stopped.set()
+            for decoder, thread in zip(decoders, threads, strict=True):
+                while thread.is_alive():  # it may be about to start its process
+                    decoder.stop()
+                    thread.join(0.1)
+                decoder.stop()
+
+    def _work(self, decoder: Decoder) -> None:
+        try:
+            while (number := self._next()) is not None:
+                self._read(number, decoder)
+        except Exception as error:  # the thread that consumes the events must hear of it
+            self._put(error)
+        finally:
+            self._put(None)
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return None if self._stopped.is_set() else next(self._numbers, None)
+
+    def _put(self, event: Event[Prepared] | BaseException | None) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(event, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+
+    def _read(self, number: int, decoder: Decoder) -> None:
+        source, prepare = self.sources[number], self.prepare_for(number)
+        times: list[NDArray[np.float64]] = []
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            for block in video.blocks():
+                times.append(block.times)
+                yield block.frames
+
+        try:
+            with decoder.read(source.path, self.short_side, self.clipping.length) as video:
+                self._put(Opened(number, video.info))
+                for clip in self.clipping.split(frames()):
+                    self._put(Clip(number, prepare(clip)))
+                    if self._stopped.is_set():
+                        return
+            self._put(Closed(number, video.summary, np.concatenate(times), digest(source.path)))
+        except VideoError as error:
+            self._put(Failed(number, error))
