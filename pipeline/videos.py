@@ -325,6 +325,8 @@ def is_cut_off(path: Path) -> bool:
                 (container.duration or 0) / av.time_base,
                 float(stream.frames / stream.average_rate) if stream.average_rate else 0.0,
             )
+            if not promised:
+                return False
             reached = 0.0
             container.seek(int((start + max(promised - 1.0, 0.0)) * av.time_base))
             for packet in container.demux():
