@@ -293,7 +293,7 @@ def _unfit(video: LabelledVideo, facts: VideoFacts, dataset: Dataset) -> Iterato
         yield from _misfit(video, facts.frames)
     wanted = dataset.official.frame_rate if dataset.official else None
     if wanted and facts.frame_rate and abs(facts.frame_rate / wanted - 1) > RATE_TOLERANCE:
-        detail = f"{facts.frame_rate:.2f} frames per second, published with {wanted:g}: not the original video"
+        detail = f"{facts.frame_rate:.2f} frames per second, published with {wanted:g}: annotated frames may not fit"
         yield Finding("frame rate", video.name, detail)
 
 
