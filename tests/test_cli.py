@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, one clear line for every bad request, and the whole way once."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from xelvad.pipeline.cli import COMMANDS, main, spell_options
+from xelvad.pipeline.cli import COMMANDS, build_parser, main, spell_options
 
 from .synthetic import write_dataset
 
@@ -41,6 +42,18 @@ def test_every_command_explains_itself(command: str | None, capsys: pytest.Captu
         main([*([command] if command else []), "--help"])
     assert stop.value.code == 0
     assert "usage: xelvad" in capsys.readouterr().out
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    return [shlex.split(line)[1:] for line in page.read_text("utf-8").splitlines() if line.startswith("xelvad ")]
+
+
+@pytest.mark.parametrize("page", ["docs/ucf-crime.md", "docs/shanghaitech.md"])
+def test_the_commands_of_the_documentation_can_be_parsed(page: str) -> None:
+    commands = commands_in(Path(__file__).parents[1] / page)
+    assert {command[0] for command in commands} == {"audit", "extract", "train", "evaluate"}
+    for command in commands:
+        build_parser(spell_options(command)).parse_args(spell_options(command))
 
 
 def test_a_configuration_file_is_taken_and_flags_override_it(dataset: Path) -> None:

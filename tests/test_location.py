@@ -90,7 +90,10 @@ def test_what_is_missing_extra_or_unclear_is_said() -> None:
         "q/p/e": [Path("/v/p/e.mp4")],
     }
     assert location.extra == sources("d.mp4")
-    with pytest.raises(UserError, match=r"^a: cannot be told from others of its name: /v/x/a\.mp4, /v/y/a\.mp4; move"):
+    with pytest.raises(UserError, match=r"^a: could be any of /v/x/a\.mp4, /v/y/a\.mp4; move the others away"):
+        check_clear(location)
+    del location.unclear["a"]
+    with pytest.raises(UserError, match=r"^e and q/p/e would both be /v/p/e\.mp4: give each its own file"):
         check_clear(location)
     check_clear(replace(location, unclear={}))
 
@@ -112,7 +115,7 @@ def test_a_choice_finds_its_videos(tmp_path: Path) -> None:
     ]
     (tmp_path / "elsewhere" / "night").mkdir()
     (tmp_path / "elsewhere" / "night" / "b.mp4").touch()
-    with pytest.raises(UserError, match=r"^b\.mp4: cannot be told"):
+    with pytest.raises(UserError, match=r"^b\.mp4: could be any of"):
         replace(choice, videos=tmp_path / "elsewhere").read()
 
 

@@ -58,5 +58,10 @@ def check_clear(location: Location) -> None:
         UserError: names one such video and what it could be.
     """
     for name, paths in location.unclear.items():
-        what = ", ".join(map(str, paths[:LISTED]))
-        raise UserError(f"{name}: cannot be told from others of its name: {what}; move the wrong ones away")
+        where = ", ".join(map(str, paths[:LISTED]))
+        if len(paths) > 1:
+            raise UserError(f"{name}: could be any of {where}; move the others away")
+        sharing = [other for other, others in location.unclear.items() if paths[0] in others]
+        raise UserError(
+            f"{' and '.join(sharing[:LISTED])} would both be {where}: give each its own file, named in full"
+        )
