@@ -325,12 +325,16 @@ def _look_at_features(
     """
     lengths: dict[str, int] = {}
     findings: list[Finding] = []
+    filed: dict[str, str] = {}
     first: Features | None = None
     with Progress("reading features", 1, "videos") as progress:
         progress.start(store.extractor, len(dataset.videos))
         for video in dataset.videos:
             try:
-                features = store.read(store.find(video.name), first.sidecar.fingerprint if first else None)
+                place = store.find(video.name)
+                if filed.setdefault(place, video.name) != video.name:
+                    raise UserError(f"{place}: the features of {filed[place]} would be taken for it as well")
+                features = store.read(place, first.sidecar.fingerprint if first else None)
                 for _ in features.pieces():
                     pass  # looked at for NaN and infinite values
             except UserError as error:

@@ -332,7 +332,7 @@ def is_cut_off(path: Path) -> bool:
             for packet in container.demux():
                 if packet.pts is not None and not packet.is_corrupt:
                     reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError, OverflowError) as error:  # the last: of a nonsensical length
         raise VideoError(f"{path}: its end cannot be read ({_reason(error)})") from error
     return reached < promised - END_TOLERANCE
 

@@ -295,6 +295,14 @@ def test_masks_are_compared_with_their_frames(
     assert "annotated for 11 frames, but 10" in found.detail
 
 
+def test_features_of_one_video_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    write_features(tmp_path / "features", "day/a.mp4", features(0), FRAMES)
+    choice = manifest(tmp_path, "day/a.mp4,train,0,,", "a.mp4,train,0,,")
+    (found,) = audit(choice, tmp_path / "features", AuditConfig()).troubles
+    assert (found.kind, found.video) == ("features", "a.mp4")
+    assert "the features of day/a.mp4 would be taken for it" in found.detail
+
+
 def test_a_manifest_with_folds_is_audited_whole(shared: Path) -> None:
     result = audit(DatasetChoice(manifest=shared / "cctv_montage" / "annotations.csv"), None, AuditConfig())
     assert result.troubles == result.notes == ()

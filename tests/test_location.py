@@ -98,6 +98,12 @@ def test_what_is_missing_extra_or_unclear_is_said() -> None:
     check_clear(replace(location, unclear={}))
 
 
+def test_what_is_named_in_full_is_no_other_video() -> None:
+    location = locate(["a.mp4", "day/a.mp4", "b.mp4"], sources("day/a.mp4", "day/b.mp4"))
+    assert location.found == {"day/a.mp4": Path("/v/day/a.mp4"), "b.mp4": Path("/v/day/b.mp4")}
+    assert (location.missing, location.unclear) == (["a.mp4"], {})
+
+
 def test_a_choice_finds_its_videos(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("video,split,label\nvideos/a.mp4,train,1\nb.mp4,train,0\n")
     (tmp_path / "elsewhere" / "day").mkdir(parents=True)

@@ -32,10 +32,11 @@ class Location:
 
 
 def locate(names: Iterable[str], sources: Sequence[VideoSource]) -> Location:
-    """Find videos among ``sources``, which `find_videos` found, by `NameIndex`."""
+    """Find videos among ``sources``, which `find_videos` found, by `NameIndex`. What is named in full is no other."""
     paths = {source.name: source.path for source in sources}
-    index = NameIndex(paths)
-    candidates = {name: index.find(name) for name in names}
+    names = list(names)
+    index = NameIndex(paths.keys() - names)
+    candidates = {name: [name] if name in paths else index.find(name) for name in names}
     wanted_by: defaultdict[str, list[str]] = defaultdict(list)
     for name, sought in candidates.items():
         for source in sought:
