@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import UserError
 from .cache import FeatureStore
 from .console import console
-from .datasets import Dataset, frame_truth, read_manifest
+from .datasets import Dataset, DatasetChoice, frame_truth, read_manifest
 from .files import write_text
 from .recipes import GENERAL, load_recipe, recipe_names
 from .runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
@@ -146,7 +146,7 @@ class Ablation:
     """A finished ablation: what was asked for, and the results in the order of the grid.
 
     Attributes:
-        manifest: the labels.
+        labels: the data set that was asked for.
         features: the features folder.
         out: where its runs lie.
         dataset: name of the data set.
@@ -155,7 +155,7 @@ class Ablation:
         versions: of xelvad and torch that trained the runs.
     """
 
-    manifest: Path
+    labels: DatasetChoice
     features: Path
     out: Path
     dataset: str
@@ -164,22 +164,23 @@ class Ablation:
     versions: tuple[str, ...]
 
 
-def ablate(manifest: Path, features: Path, out: Path, config: AblationConfig) -> Ablation:
+def ablate(labels: DatasetChoice, features: Path, out: Path, config: AblationConfig) -> Ablation:
     """Train and evaluate the whole grid; what is finished is not trained again, what was interrupted goes on.
 
     Args:
-        manifest: the labels, with annotated test videos.
+        labels: a data set with annotated test videos.
         features: the features folder that `extract` filled.
         out: runs go to ``out/runs/<detector>/<variant>/seed-0`` and so on, with all folds to
             ``out/runs/<detector>/<variant>/<fold>/seed-0``.
         config: what is compared.
 
     Raises:
-        UserError: as `read_manifest`, `train` and `evaluate`; "all" folds of a manifest without folds; or ``out`` holds
+        UserError: as `DatasetChoice.read`, `train` and `evaluate`; "all" folds where there are none; or ``out`` holds
             an ablation of other data or with other settings.
     """
-    folds = folds_of(manifest) if config.test_fold == ALL_FOLDS else [config.test_fold]
-    datasets = [read_manifest(manifest, fold) for fold in folds]
+    manifest = labels.manifest if config.test_fold == ALL_FOLDS else None
+    folds = folds_of(manifest) if manifest is not None else [config.test_fold]
+    datasets = [labels.read(fold) for fold in folds]
     cells = grid(config)
     for extractor in dict.fromkeys(cell.training.extractor for cell in cells):
         for dataset in datasets:
@@ -189,13 +190,13 @@ def ablate(manifest: Path, features: Path, out: Path, config: AblationConfig) ->
     for number, cell in enumerate(cells, start=1):
         console.print(f"configuration {number} of {len(cells)}: {cell.label}", markup=False)
         folder = out / RUNS / cell.detector / cell.variant.folder
-        if config.test_fold == ALL_FOLDS:
+        if manifest is not None:
             outcomes = cross_validate(manifest, features, folder, cell.training, config.seeds)
         else:
             evaluations = train_and_evaluate(datasets[0], features, folder, cell.training, config.seeds)
             outcomes = [Outcome(seed, evaluation.metrics, {}) for seed, evaluation in evaluations.items()]
         results.append(Result(cell, tuple(outcomes)))
-    return Ablation(manifest, features, out, datasets[0].name, config, tuple(results), _versions(out, cells))
+    return Ablation(labels, features, out, datasets[0].name, config, tuple(results), _versions(out, cells))
 
 
 def grid(config: AblationConfig) -> list[Configuration]:

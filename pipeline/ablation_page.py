@@ -231,7 +231,7 @@ def _machine() -> str:
 
 def command(ablation: Ablation) -> str:
     """The command line that makes this ablation."""
-    words = ["xelvad", "ablate", "--manifest", str(ablation.manifest), "--features", str(ablation.features)]
+    words = ["xelvad", "ablate", *ablation.labels.options, "--features", str(ablation.features)]
     words += ["--out", str(ablation.out)]
     for field in fields(AblationConfig):
         value = getattr(ablation.config, field.name)

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .clips import Clipping, Segments, clipping_from
 from .files import replacing, write_text
+from .naming import NameIndex
 from .videos import VideoSource
 
 FORMAT = 1
 TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision
+LISTED = 5  # names in an error message
 PIECE_ROWS = 8192  # 128 MiB of 4096-d features
 
 
@@ -181,6 +183,7 @@ class FeatureStore:
     def __init__(self, root: Path, extractor: str) -> None:
         self.root, self.extractor = root, extractor
         self.folder = root / extractor
+        self._index: NameIndex | None = None  # of what is filed, made when a name is not found at once
 
     def array_path(self, name: str) -> Path:
         """Where the features of the video ``name`` are, or would be.
@@ -198,22 +201,29 @@ class FeatureStore:
         return self.array_path(name).with_suffix(".json")
 
     def find(self, name: str) -> str:
-        """The name under which the features of a video are filed: ``name``, or ``name`` without leading folders.
+        """The name under which the features of a video are filed, with fewer or more leading folders: see `NameIndex`.
 
         Manifests often name ``videos/a.mp4`` what was extracted from within ``videos/`` as ``a.mp4``.
 
         Raises:
-            UserError: there are none.
+            UserError: there are none, or those of several videos that could be meant.
         """
-        parts = Path(name).parts
-        for start in range(len(parts)):
-            shorter = Path(*parts[start:]).as_posix()
-            if self.sidecar_path(shorter).exists():
-                return shorter
-        raise UserError(
-            f"{name}: no features in {self.folder}; run: xelvad extract --extractor {self.extractor} "
-            f"--features {self.root} --videos FOLDER (or xelvad import, for features made elsewhere)"
-        )
+        if self.sidecar_path(name).exists():
+            return name
+        if self._index is None:
+            sidecars = self.folder.rglob("*.json")
+            self._index = NameIndex(path.relative_to(self.folder).with_suffix("").as_posix() for path in sidecars)
+        found = self._index.find(name)
+        if len(found) > 1:
+            raise UserError(
+                f"{name}: could be any of {', '.join(found[:LISTED])} in {self.folder}; move the others away"
+            )
+        if not found:
+            raise UserError(
+                f"{name}: no features in {self.folder}; run: xelvad extract --extractor {self.extractor} "
+                f"--features {self.root} --videos FOLDER (or xelvad import, for features made elsewhere)"
+            )
+        return found[0]
 
     def read(self, name: str, fingerprint: str | None = None) -> Features:
         """The features of the video ``name``. Only their header is looked at; `Features.read` checks what it reads.
@@ -293,6 +303,7 @@ class FeatureStore:
                 raise RuntimeError(f"{path}: written without a sidecar")
             sidecar_path.unlink(missing_ok=True)  # never an old sidecar beside a new array
         write_text(sidecar_path, json.dumps(asdict(writer.sidecar)))
+        self._index = None
 
 
 class FeatureWriter:

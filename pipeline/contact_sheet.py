@@ -13,18 +13,19 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from statistics import median
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..errors import UserError
 from .console import Progress
+from .datasets import check_clear, locate
 from .decoding import Decoder
 from .files import write_bytes, write_text
 from .preview import Picture, pick_frames
 from .runs import BankRow, read_bank, read_manifest_of_run
-from .videos import VideoError, VideoSource, find_videos
+from .videos import VideoError, find_videos
 
 TABLE = "bank.csv"
 SHEET = "contact_sheet.jpg"
@@ -197,28 +198,15 @@ def write_sheet(sheet: Image.Image, out: Path) -> Path:
     return out / SHEET
 
 
-def find_sources(rows: Iterable[BankRow], folders: Sequence[Path]) -> dict[str, VideoSource]:
-    """The videos of rows among those in ``folders``, by the name that the row has.
-
-    As with features, a row's ``videos/a.mp4`` may be found as ``a.mp4``, without leading folders. A video that is not
-    there is missing from the result.
+def find_sources(rows: Iterable[BankRow], folders: Sequence[Path]) -> dict[str, Path]:
+    """Where the videos of rows lie in ``folders``, by the name that the row has; one that is not there is left out.
 
     Raises:
-        UserError: as `find_videos`, or two videos of the bank would show the frames of the same file.
+        UserError: as `find_videos`, or a video that cannot be told from others: it would show wrong frames.
     """
-    there = {source.name: source for source in find_videos(folders)}
-    found: dict[str, VideoSource] = {}
-    owner: dict[str, str] = {}
-    for name in dict.fromkeys(row.video for row in rows):
-        parts = PurePosixPath(name).parts
-        shorter = ("/".join(parts[start:]) for start in range(len(parts)))
-        source = next((there[candidate] for candidate in shorter if candidate in there), None)
-        if source is None:
-            continue
-        if (other := owner.setdefault(source.name, name)) != name:
-            raise UserError(f"{other} and {name} would both be {source.path}: give --videos their common folder")
-        found[name] = source
-    return found
+    location = locate(dict.fromkeys(row.video for row in rows), find_videos(folders))
+    check_clear(location)
+    return location.found
 
 
 def middle_frame(row: BankRow) -> int:
@@ -226,7 +214,7 @@ def middle_frame(row: BankRow) -> int:
     return max(0, (row.first_frame + row.end_frame - 1) // 2)
 
 
-def read_scenes(rows: Sequence[BankRow], sources: Mapping[str, VideoSource]) -> tuple[list[Scene], dict[str, Trouble]]:
+def read_scenes(rows: Sequence[BankRow], paths: Mapping[str, Path]) -> tuple[list[Scene], dict[str, Trouble]]:
     """The middle frame of each row's clip. Every video is read once, and only as far as the last frame that is needed.
 
     Frames are numbered by counting, so time grows with the clips' positions: for one at the end of a nine-hour video,
@@ -234,7 +222,7 @@ def read_scenes(rows: Sequence[BankRow], sources: Mapping[str, VideoSource]) -> 
 
     Args:
         rows: of the bank.
-        sources: videos by the names in ``rows``, as `find_sources` gives them.
+        paths: of videos, by the names in ``rows``, as `find_sources` gives them.
 
     Returns:
         One scene for each row, in order; and by name of the video, what kept pictures from being had.
@@ -244,21 +232,19 @@ def read_scenes(rows: Sequence[BankRow], sources: Mapping[str, VideoSource]) -> 
         wanted[row.video].add(middle_frame(row))
     pictures: dict[str, dict[int, Picture]] = {name: {} for name in wanted}
     troubles = {
-        name: Trouble("video not found", f"{name}: not among the videos given")
-        for name in wanted
-        if name not in sources
+        name: Trouble("video not found", f"{name}: not among the videos given") for name in wanted if name not in paths
     }
-    with Decoder() as decoder, Progress("reading", len(sources), "frames") as progress:
-        for name, source in sources.items():
+    with Decoder() as decoder, Progress("reading", len(paths), "frames") as progress:
+        for name, path in paths.items():
             progress.start(name, max(wanted[name]) + 1)
             try:
-                pictures[name].update(pick_frames(source.path, wanted[name], decoder, advance=progress.advance))
+                pictures[name].update(pick_frames(path, wanted[name], decoder, advance=progress.advance))
             except VideoError as error:
                 troubles[name] = Trouble("cannot be read", str(error))
             else:
                 if beyond := wanted[name] - pictures[name].keys():
                     reason = f"ends before frame {min(beyond)}; is it the video that features were made of?"
-                    troubles[name] = Trouble("video ends before", f"{source.path}: {reason}")
+                    troubles[name] = Trouble("video ends before", f"{path}: {reason}")
             progress.finish()
     scenes = []
     for row, time in zip(rows, clip_times(rows), strict=True):

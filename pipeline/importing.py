@@ -11,7 +11,6 @@ it is a mere stand-in, good enough for training, which looks at no frame; test v
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from ..errors import UserError
 from .cache import FeatureStore, Sidecar, Timeline, digest, stamp
 from .clips import Clipping, Segments, Tail
 from .console import Progress
-from .datasets import LabelledVideo, read_manifest
+from .datasets import LabelledVideo, any_fold, read_manifest
 from .videos import FOLDER_FRAME_RATE, VIDEO_SUFFIXES, VideoSource
 
 SUFFIXES = (".npy", ".txt")
@@ -132,18 +131,9 @@ def videos_of(manifest: Path) -> list[LabelledVideo]:
     Raises:
         UserError: as `read_manifest`.
     """
-    fold = _any_fold(manifest)
+    fold = any_fold(manifest)
     videos = list(read_manifest(manifest, fold).videos)
     return videos if fold is None else [replace(video, split="test") for video in videos]
-
-
-def _any_fold(manifest: Path) -> str | None:
-    """One of a manifest's folds; None where there are none, or where `read_manifest` will say what is wrong."""
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.DictReader(file), {}).get("fold")
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return None
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ DECORD_BYTES = 1 << 28
 # Containers with an index. Of transport streams, whole or cut, decord loses the frames before the second key frame and
 # repeats the last one as often; the times of program streams come out as -1e14.
 DECORD_CONTAINERS = frozenset({"asf", "avi", "flv", "matroska", "mov"})
+END_TOLERANCE = 0.5  # seconds that a whole video may lack of the length in its header
 FOLDER_FRAME_RATE = 25.0  # frames per second of a folder of pictures, which carries no times of its own
 
 
@@ -306,6 +307,37 @@ def _probe(path: Path) -> tuple[int, int, float, int, str]:
     if not width or not height:
         raise VideoError(f"{path}: the picture stream has no size, nothing can be decoded")
     return width, height, rate, declared, name
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether the end of a video, as its header promises it, is not in the file; nothing is decoded.
+
+    Only the last group of pictures is read. Files without a length in their header (streams, raw video) and folders of
+    frames are never cut off.
+
+    Raises:
+        VideoError: not a video that can be opened.
+    """
+    if path.is_dir():
+        return False
+    try:
+        with av.open(str(path)) as container:
+            start = (container.start_time or 0) / av.time_base
+            stream = container.streams.video[0]
+            promised = max(
+                (container.duration or 0) / av.time_base,
+                float(stream.frames / stream.average_rate) if stream.average_rate else 0.0,
+            )
+            if not promised:
+                return False
+            reached = 0.0
+            container.seek(int((start + max(promised - 1.0, 0.0)) * av.time_base))
+            for packet in container.demux():
+                if packet.pts is not None and not packet.is_corrupt:
+                    reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
+    except (av.FFmpegError, OSError, IndexError, OverflowError) as error:  # the last: of a nonsensical length
+        raise VideoError(f"{path}: its end cannot be read ({_reason(error)})") from error
+    return reached < promised - END_TOLERANCE
 
 
 def _reason(error: Exception) -> str:

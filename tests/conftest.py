@@ -1,5 +1,6 @@
 """Videos for the tests, made on the spot: every frame carries its own number, readable after lossy coding."""
 
+import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 BITS = 12  # of the frame's number, drawn as light and dark blocks in two rows of six
+SHARED = Path(os.environ.get("XELVAD_SHARED") or Path(__file__).parents[2] / "shared" / "data")  # official lists
 LANDSCAPE = (128, 64)  # width, height
 PORTRAIT = (64, 128)
 
@@ -96,3 +98,11 @@ class Footage:
 @pytest.fixture(scope="session")
 def footage() -> Footage:
     return Footage()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with official lists and real videos."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not there: XELVAD_SHARED names the folder with the official lists")
+    return SHARED

@@ -26,7 +26,7 @@ from xelvad.pipeline.ablation import (
 )
 from xelvad.pipeline.ablation_page import command, summarise, table, write_ablation
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.datasets import read_manifest
+from xelvad.pipeline.datasets import DatasetChoice, read_manifest
 from xelvad.pipeline.evaluation import evaluate
 from xelvad.pipeline.fitting import _Trainer
 from xelvad.pipeline.metrics import FrameMetrics, frame_metrics
@@ -292,7 +292,7 @@ def test_all_folds_are_tested_once_and_their_frames_pooled(data: Path, tmp_path:
 
 def test_an_ablation_over_all_folds(data: Path, tmp_path: Path) -> None:
     config = replace(QUICK, modes=("epoch",), test_fold="all")
-    ablation = ablate(data / "folds.csv", data / "features", tmp_path, config)
+    ablation = ablate(DatasetChoice(manifest=data / "folds.csv"), data / "features", tmp_path, config)
     page = write_ablation(ablation).read_text("utf-8")
     row = rows_of(tmp_path)[1]  # L_v
     run_of_fold = load_run(tmp_path / "runs" / "mil" / "L_v-epoch" / "fold1" / "seed-0")
@@ -370,5 +370,5 @@ def test_nothing_is_trained_where_nothing_can_be_measured(data: Path, tmp_path: 
     lines = (data / "labels.csv").read_text().splitlines()
     (tmp_path / "labels.csv").write_text("\n".join(re.sub(r"[\d-]*$", "", line) for line in lines))
     with pytest.raises(UserError, match="not annotated"):
-        ablate(tmp_path / "labels.csv", data / "features", tmp_path / "out", QUICK)
+        ablate(DatasetChoice(manifest=tmp_path / "labels.csv"), data / "features", tmp_path / "out", QUICK)
     assert not (tmp_path / "out").exists()

@@ -366,15 +366,22 @@ def test_names_that_lead_out_of_the_folder_are_refused(store: FeatureStore, name
     assert not store.root.exists()
 
 
-def test_names_are_found_without_leading_folders(store: FeatureStore) -> None:
+def test_names_are_found_with_fewer_or_more_leading_folders(store: FeatureStore) -> None:
     for name in ["a.mp4", "night/b.mp4"]:
         write(store, sidecar_of(name, 20))
     assert store.find("a.mp4") == store.find("videos/a.mp4") == store.find("data/videos/a.mp4") == "a.mp4"
     assert store.find("night/b.mp4") == store.find("videos/night/b.mp4") == "night/b.mp4"
     write(store, sidecar_of("videos/a.mp4", 20))
     assert store.find("videos/a.mp4") == "videos/a.mp4"
-    with pytest.raises(UserError, match=r"^b\.mp4: no features .* xelvad extract .*--features"):
+    assert store.find("b.mp4") == store.find("b") == "night/b.mp4"
+    write(store, sidecar_of("day/b.mp4", 20))
+    with pytest.raises(
+        UserError, match=r"^b\.mp4: could be any of day/b\.mp4, night/b\.mp4 in .* move the others away"
+    ):
         store.find("b.mp4")
+    for absent in "c.mp4", "noon/b.mp4", "night/b.avi", "ight/b.mp4":
+        with pytest.raises(UserError, match=rf"^{absent}: no features .* xelvad extract .*--features"):
+            store.find(absent)
 
 
 def test_a_data_set_is_read_from_one_extractor_and_each_video_once(store: FeatureStore) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, one clear line for every bad request, and the whole way once."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from xelvad.pipeline.cli import COMMANDS, main, spell_options
+from xelvad.pipeline.cli import COMMANDS, build_parser, main, spell_options
 
 from .synthetic import write_dataset
 
@@ -43,6 +44,18 @@ def test_every_command_explains_itself(command: str | None, capsys: pytest.Captu
     assert "usage: xelvad" in capsys.readouterr().out
 
 
+def commands_in(page: Path) -> list[list[str]]:
+    return [shlex.split(line)[1:] for line in page.read_text("utf-8").splitlines() if line.startswith("xelvad ")]
+
+
+@pytest.mark.parametrize("page", ["docs/ucf-crime.md", "docs/shanghaitech.md"])
+def test_the_commands_of_the_documentation_can_be_parsed(page: str) -> None:
+    commands = commands_in(Path(__file__).parents[1] / page)
+    assert {command[0] for command in commands} == {"audit", "extract", "train", "evaluate"}
+    for command in commands:
+        build_parser(spell_options(command)).parse_args(spell_options(command))
+
+
 def test_a_configuration_file_is_taken_and_flags_override_it(dataset: Path) -> None:
     (dataset / "config.yaml").write_text("iterations: 3\nseed: 7\nxel:\n  mode: epoch\n")
     code = main(
@@ -74,6 +87,45 @@ def test_train_and_evaluate_end_with_metrics_and_a_report(dataset: Path, capsys:
     assert (dataset / "results" / "metrics.json").exists()
     page = (dataset / "results" / "report.html").read_text()
     assert "video_00.mp4" in page
+
+
+def official(folder: Path) -> list[str]:
+    """The synthetic data set as a small UCF-Crime: lists, and features in the layout of its download."""
+    lists, names = folder / "lists", {}
+    for row in (folder / "labels.csv").read_text().splitlines()[1:]:
+        video, split, label, _, spans = row.split(",")
+        name = f"Arson{video[6:8]}_x264.mp4" if label == "1" else f"Normal_Videos0{video[6:8]}_x264.mp4"
+        names[name] = split, spans.replace("-", " ") if spans else "-1 -1"
+        place = (
+            folder / "official" / "i3d-rgb" / f"Anomaly-Videos-Part-1/Arson/{name}"
+            if label == "1"
+            else (folder / "official" / "i3d-rgb" / f"Testing_Normal_Videos_Anomaly/{name}")
+        )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ".npy", ".json":
+            (folder / "features" / "i3d-rgb" / f"{video}{suffix}").rename(f"{place}{suffix}")
+    lists.mkdir()
+    (lists / "Anomaly_Train.txt").write_text("\n".join(name for name, (split, _) in names.items() if split == "train"))
+    test = [f"{name} {spans} -1 -1" for name, (split, spans) in names.items() if split == "test"]
+    (lists / "Temporal_Anomaly_Annotation.txt").write_text("\n".join(test))
+    return ["--dataset", "ucf-crime", "--annotations", f"{lists}", "--features", f"{folder}/official"]
+
+
+def test_official_lists_go_the_whole_way(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = official(dataset)
+    run, results = str(dataset / "run"), str(dataset / "results")
+    assert main(["train", *given, "--out", run, "--iterations", "5"]) == 0
+    assert main(["evaluate", "--run", run, *given, "--out", results]) == 0
+    assert "Evaluation on UCF-Crime" in (dataset / "results" / "report.html").read_text()
+    assert (dataset / "results" / "run" / "Arson01_x264" / "scores.npy").exists()
+    out = str(dataset / "ablation")
+    assert main(["ablate", *given, "--out", out, "--detectors", "mil", "--seeds", "1", "--iterations", "2"]) == 0
+    assert (
+        f"xelvad ablate --dataset ucf-crime --annotations {dataset}/lists"
+        in (dataset / "ablation" / "ablation.md").read_text()
+    )
+    assert main(["ablate", *given, "--out", out, "--test-fold", "all"]) == 2
+    assert "--test_fold all: ucf-crime has a split" in capsys.readouterr().err
 
 
 Prepare = Callable[[Path], list[str]]
@@ -135,6 +187,18 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
     "epochs of what has none": (
         lambda d: ["train", *options(d), "--out", f"{d}/r", "--detector", "svm", "--xel", "epoch"],
         "svm is fitted in one go",
+    ),
+    "no data set": (
+        lambda d: ["train", "--features", f"{d}/features", "--out", f"{d}/r"],
+        "--manifest is missing",
+    ),
+    "two data sets": (
+        lambda d: ["train", *options(d), "--dataset", "shanghaitech", "--out", f"{d}/r"],
+        "--dataset shanghaitech is another: leave one",
+    ),
+    "no official lists": (
+        lambda d: f"evaluate --run {d} --dataset ucf-crime --annotations {d} --features {d} --out {d}/o".split(),
+        "should hold one Anomaly_Train.txt, but there is none",
     ),
     "unknown fold": (lambda d: ["train", *options(d), "--out", f"{d}/r", "--test-fold", "x"], "no column fold"),
     "unknown weights": (lambda d: ["weights", "fetch", "i4d"], "no weights 'i4d'"),

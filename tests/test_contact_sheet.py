@@ -174,14 +174,14 @@ def test_videos_are_found_without_leading_folders(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = ["b/a.mp4", "x/y/a.mp4", "c.mp4", "b"]
-    sources = find_sources([row_of(name, 0, Clipping(), 16, 0.5) for name in names], [tmp_path])
-    assert {name: source.name for name, source in sources.items()} == {"b/a.mp4": "b/a.mp4", "x/y/a.mp4": "a.mp4"}
+    paths = find_sources([row_of(name, 0, Clipping(), 16, 0.5) for name in names], [tmp_path])
+    assert paths == {"b/a.mp4": tmp_path / "b" / "a.mp4", "x/y/a.mp4": tmp_path / "a.mp4"}
 
 
 def test_two_videos_never_show_the_frames_of_one_file(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     rows = [row_of(name, 0, Clipping(), 16, 0.5) for name in ("x/a.mp4", "y/a.mp4")]
-    with pytest.raises(UserError, match=r"x/a\.mp4 and y/a\.mp4 would both be .*a\.mp4: give .* common folder"):
+    with pytest.raises(UserError, match=r"x/a\.mp4 and y/a\.mp4 would both be .*a\.mp4: give each its own file"):
         find_sources(rows, [tmp_path])
 
 

@@ -89,6 +89,13 @@ def test_a_missing_or_binary_manifest_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path / "binary.csv")
 
 
+def test_a_manifest_may_name_categories(tmp_path: Path) -> None:
+    videos = read_manifest(
+        written(tmp_path, "video,split,label,category\na.mp4,train,1,theft\nb.mp4,train,0,\n")
+    ).videos
+    assert [video.category for video in videos] == ["theft", None]
+
+
 def test_frame_truth_is_the_spans() -> None:
     truth = frame_truth(LabelledVideo("a", "test", abnormal=True, frames=10, spans=((0, 2), (7, 10))), 10)
     np.testing.assert_array_equal(truth, [1, 1, 0, 0, 0, 0, 0, 1, 1, 1])
@@ -105,3 +112,15 @@ def test_frame_truth_is_the_spans() -> None:
 def test_truth_that_does_not_fit_the_video_is_an_error(video: LabelledVideo, message: str) -> None:
     with pytest.raises(UserError, match=message):
         frame_truth(video, 10)
+
+
+@pytest.mark.parametrize(("frames", "expected"), [(4, [0, 1, 0, 1]), (5, [0, 1, 0, 1, 1]), (7, [0, 1, 0, 1, 1, 1, 0])])
+def test_truth_that_is_known_to_be_overlong_ends_with_the_video(frames: int, expected: list[int]) -> None:
+    video = LabelledVideo("a", "test", abnormal=True, spans=((1, 2), (3, 6)), overlong=True)
+    np.testing.assert_array_equal(frame_truth(video, frames), expected)
+
+
+def test_a_span_wholly_behind_the_end_is_an_error_even_where_overlong_is_known() -> None:
+    video = LabelledVideo("a", "test", abnormal=True, spans=((1, 2), (3, 6)), overlong=True)
+    with pytest.raises(UserError, match="3-6 run past the end at frame 3"):
+        frame_truth(video, 3)

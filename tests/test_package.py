@@ -28,9 +28,9 @@ OPEN_TO = {
 
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
-    *("files", "console", "memory", "videos", "decoding", "clips", "cache", "bags", "settings"),
-    *("reading", "stillness", "extraction"),
-    *("datasets", "importing", "inference", "metrics", "resampling", "runs", "recipes"),
+    *("files", "console", "memory", "videos", "decoding", "naming", "clips", "cache", "bags", "settings"),
+    *("reading", "stillness", "extraction", "datasets", "auditing", "importing"),
+    *("inference", "metrics", "resampling", "runs", "recipes"),
     *("batches", "checkpoints", "baseline", "fitting", "training", "scoring", "evaluation", "ablation"),
     *("preview", "contact_sheet", "page", "report", "ablation_page", "footage", "demo", "commands", "cli"),
 ]

@@ -17,6 +17,7 @@ from xelvad.pipeline.videos import (
     VideoFile,
     find_videos,
     fit_short_side,
+    is_cut_off,
     open_video,
 )
 
@@ -349,6 +350,34 @@ def test_importing_the_modules_does_not_load_decord() -> None:
     # In one process, decord and torch have crashed each other: only the worker that decodes may load it.
     code = "import sys, xelvad.pipeline.videos, xelvad.pipeline.decoding; print('decord' in sys.modules)"
     assert run_python(code) == "False"
+
+
+CONTAINERS = [".mp4", ".mov", ".mkv", ".flv", ".avi"]
+
+
+@pytest.mark.parametrize("suffix", [*CONTAINERS, ".ts"])
+@pytest.mark.parametrize("keyframe_every", [10, 250])
+def test_a_whole_video_is_not_cut_off(tmp_path: Path, footage: Footage, suffix: str, keyframe_every: int) -> None:
+    codec = "mpeg4" if suffix == ".avi" else "libx264"
+    path = footage.video(tmp_path / f"a{suffix}", 100, codec=codec, keyframe_every=keyframe_every)
+    assert not is_cut_off(path)
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)  # those that say in front how long they are
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_a_video_without_its_end_is_cut_off(tmp_path: Path, footage: Footage, suffix: str, share: float) -> None:
+    codec = "mpeg4" if suffix == ".avi" else "libx264"
+    path = footage.video(tmp_path / f"a{suffix}", 100, codec=codec, faststart=suffix in (".mp4", ".mov"))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert is_cut_off(path)
+
+
+def test_raw_video_and_folders_of_frames_promise_no_end(tmp_path: Path, footage: Footage) -> None:
+    assert not is_cut_off(footage.video(tmp_path / "a.h264", 30))
+    assert not is_cut_off(footage.folder(tmp_path / "b", 3))
+    (tmp_path / "c.mp4").write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"c\.mp4: its end cannot be read"):
+        is_cut_off(tmp_path / "c.mp4")
 
 
 MEASURE = """

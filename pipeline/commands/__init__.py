@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from . import ablate, bank, demo, evaluate, extract, import_features, score, train, weights
+from . import ablate, audit, bank, demo, evaluate, extract, import_features, score, train, weights
 from .command import Command
 
 # In the order in which help lists them: that of the work.
 COMMANDS: dict[str, Command] = {
     "demo": demo.COMMAND,
     "weights": weights.COMMAND,
+    "audit": audit.COMMAND,
     "extract": extract.COMMAND,
     "import": import_features.COMMAND,
     "train": train.COMMAND,

@@ -21,9 +21,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from .. import ablation, ablation_page
+    from ..datasets import DatasetChoice
 
     settings = config_of(ablation.AblationConfig, arguments)
-    result = ablation.ablate(arguments.manifest, arguments.features, arguments.out, settings)
+    result = ablation.ablate(config_of(DatasetChoice, arguments), arguments.features, arguments.out, settings)
     output.print(f"report: {ablation_page.write_ablation(result, output)}")
     return DONE
 

@@ -37,20 +37,25 @@ def config_of(kind: type[Config], arguments: Namespace) -> Config:
     return kind(**{field.name: arguments[field.name] for field in fields(kind) if field.name in arguments})  # type: ignore[arg-type]
 
 
-def dataset_arguments(parser: ArgumentParser, fold: str = "the fold to test on; all others are for training") -> None:
+def dataset_arguments(
+    parser: ArgumentParser,
+    fold: str = "the fold to test on; all others are for training",
+    *,
+    features_needed: bool = True,
+) -> None:
     """The options that name a data set and the features of its videos."""
-    parser.add_argument(
-        "--manifest", type=Path, required=True, help="CSV file: video, split or fold, label, frames, spans"
-    )
+    from ..datasets import DatasetChoice
+
+    parser.add_class_arguments(DatasetChoice)
     parser.add_argument("--test_fold", type=str, help=fold)
-    parser.add_argument("--features", type=Path, required=True, help="folder that `xelvad extract` filled")
+    parser.add_argument("--features", type=Path, required=features_needed, help="folder that `xelvad extract` filled")
 
 
 def dataset_of(arguments: Namespace) -> Dataset:
     """The data set that the options of `dataset_arguments` name."""
-    from ..datasets import read_manifest
+    from ..datasets import DatasetChoice
 
-    return read_manifest(arguments.manifest, arguments.test_fold)
+    return config_of(DatasetChoice, arguments).read(arguments.test_fold)
 
 
 def list_set_aside(failed: Mapping[str, str]) -> int:

@@ -1,6 +1,27 @@
 """Data sets: videos, labels, splits. Each source of annotations has one module with a reader that gives a `Dataset`."""
 
-from .dataset import Dataset, LabelledVideo, frame_truth
-from .manifest import read_manifest
+from .choice import DatasetChoice
+from .dataset import Counts, Dataset, LabelledVideo, Official, count, frame_truth
+from .location import Location, check_clear, locate
+from .manifest import any_fold, read_manifest
+from .shanghaitech import read_shanghaitech
+from .ucf_crime import read_ucf_crime
+from .xd_violence import read_xd_violence
 
-__all__ = ["Dataset", "LabelledVideo", "frame_truth", "read_manifest"]
+__all__ = [
+    "Counts",
+    "Dataset",
+    "DatasetChoice",
+    "LabelledVideo",
+    "Location",
+    "Official",
+    "any_fold",
+    "check_clear",
+    "count",
+    "frame_truth",
+    "locate",
+    "read_manifest",
+    "read_shanghaitech",
+    "read_ucf_crime",
+    "read_xd_violence",
+]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,8 @@ class LabelledVideo:
         abnormal: the video-level label, all that training may know.
         frames: the number of frames that the annotation was made for; None where it does not say.
         spans: anomalous frames, half-open and 0-based, in order. None where they are not known, as in training sets.
+        category: the kind of anomaly, or the scene; what a figure may be broken down by. None where there is none.
+        overlong: whether its annotation is known to run past the video's end, and is cut off there.
     """
 
     name: str
@@ -31,16 +34,47 @@ class LabelledVideo:
     abnormal: bool
     frames: int | None = None
     spans: tuple[tuple[int, int], ...] | None = None
+    category: str | None = None
+    overlong: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many videos of each kind there are."""
+
+    train_normal: int
+    train_abnormal: int
+    test_normal: int
+    test_abnormal: int
+
+
+@dataclass(frozen=True)
+class Official:
+    """What is published about a data set, to compare one on disk with."""
+
+    counts: Counts
+    frame_rate: float | None = None  # frames per second of every video; None where they differ
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Videos with their labels, and where they lie."""
+    """Videos with their labels, and where they lie.
+
+    Attributes:
+        name: for people.
+        root: the folder that video names are relative to.
+        videos: in the order of the annotation.
+        digest: SHA-256 of what the labels were read from.
+        official: of a published data set, what it should consist of.
+        paths: where videos lie that do not lie at ``root / name``, by name.
+    """
 
     name: str
-    root: Path  # video names are relative to this folder
+    root: Path
     videos: tuple[LabelledVideo, ...]
-    digest: str  # SHA-256 of what the labels were read from
+    digest: str
+    official: Official | None = None
+    paths: Mapping[str, Path] = field(default_factory=dict)
 
     def of(self, split: Split) -> list[LabelledVideo]:
         """The videos of one split, in the order of the annotation."""
@@ -48,7 +82,26 @@ class Dataset:
 
     def path_of(self, video: LabelledVideo) -> Path:
         """Where a video should lie."""
-        return self.root / video.name
+        return self.paths.get(video.name, self.root / video.name)
+
+
+def count(videos: list[LabelledVideo] | tuple[LabelledVideo, ...]) -> Counts:
+    """How many of each kind are among ``videos``."""
+    kinds = [(video.split, video.abnormal) for video in videos]
+    return Counts(*(kinds.count((split, abnormal)) for split in ("train", "test") for abnormal in (False, True)))
+
+
+def check_unique(where: Path, videos: tuple[LabelledVideo, ...]) -> None:
+    """Refuse labels that name a video twice.
+
+    Raises:
+        UserError: names the file and the video.
+    """
+    seen: set[str] = set()
+    for video in videos:
+        if video.name in seen:
+            raise UserError(f"{where}: {video.name} is listed twice")
+        seen.add(video.name)
 
 
 def frame_truth(video: LabelledVideo, frames: int) -> NDArray[np.bool_]:
@@ -63,7 +116,7 @@ def frame_truth(video: LabelledVideo, frames: int) -> NDArray[np.bool_]:
         raise UserError(f"{video.name}: annotated for {video.frames} frames, but {frames} were decoded")
     truth = np.zeros(frames, bool)
     for start, end in video.spans:
-        if end > frames:
+        if end > frames and not (video.overlong and start < frames):
             raise UserError(f"{video.name}: anomalous frames {start}-{end} run past the end at frame {frames}")
         truth[start:end] = True
     return truth

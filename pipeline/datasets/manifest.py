@@ -2,7 +2,7 @@
 
 Columns: ``video`` (path relative to the manifest's folder), ``split`` (train or test) or ``fold`` (any name), ``label``
 (1 abnormal, 0 normal), and, where known, ``frames`` and ``anomalous_frames_half_open`` (``120-260``, several separated
-by a space or a semicolon; 0-based, the end is not included).
+by a space or a semicolon; 0-based, the end is not included) and ``category`` (the kind of anomaly, or the scene).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ...errors import UserError
-from .dataset import Dataset, LabelledVideo, Split
+from .dataset import Dataset, LabelledVideo, Split, check_unique
 
 SPANS = "anomalous_frames_half_open"
 
@@ -47,8 +47,17 @@ def read_manifest(path: Path, test_fold: str | None = None) -> Dataset:
     if test_fold is not None and not folds:
         raise UserError(f"{path}: has no column fold, so --test_fold {test_fold} means nothing")
     videos = tuple(_video(f"{path}, line {line}", row, test_fold) for line, row in enumerate(rows, start=2))
-    _check_unique(path, videos)
+    check_unique(path, videos)
     return Dataset(f"{path.resolve().parent.name}/{path.name}", path.parent, videos, hashlib.sha256(data).hexdigest())
+
+
+def any_fold(path: Path) -> str | None:
+    """One of a manifest's folds; None where there are none, or where `read_manifest` will say what is wrong."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.DictReader(file), {}).get("fold")
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return None
 
 
 def _check_columns(path: Path, row: dict[str, str]) -> None:
@@ -57,14 +66,6 @@ def _check_columns(path: Path, row: dict[str, str]) -> None:
         missing.append("split (or fold)")
     if missing:
         raise UserError(f"{path}: the manifest has no column {', '.join(missing)}; it has {', '.join(row)}")
-
-
-def _check_unique(path: Path, videos: tuple[LabelledVideo, ...]) -> None:
-    seen: set[str] = set()
-    for video in videos:
-        if video.name in seen:
-            raise UserError(f"{path}: {video.name} is listed twice")
-        seen.add(video.name)
 
 
 def _video(where: str, row: dict[str, str | None], test_fold: str | None) -> LabelledVideo:
@@ -83,7 +84,7 @@ def _video(where: str, row: dict[str, str | None], test_fold: str | None) -> Lab
         spans = ()  # a normal video's truth is known without an annotation
     elif not spans:
         spans = None
-    return LabelledVideo(name, _split(where, cells, test_fold), abnormal, frames, spans)
+    return LabelledVideo(name, _split(where, cells, test_fold), abnormal, frames, spans, cells.get("category") or None)
 
 
 def _split(where: str, cells: dict[str, str], test_fold: str | None) -> Split:
