@@ -29,8 +29,9 @@ OPEN_TO = {
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
     *("files", "console", "memory", "videos", "decoding", "clips", "cache", "extraction"),
-    *("datasets", "importing", "bags", "inference", "metrics", "resampling", "runs", "settings", "recipes"),
-    *("batches", "checkpoints", "baseline", "fitting", "training", "scoring", "evaluation", "ablation"),
+    *("datasets", "importing", "bags", "inference", "protocols", "metrics", "events", "resampling", "runs"),
+    *("settings", "recipes", "batches", "checkpoints", "baseline", "fitting", "training", "scoring", "calibration"),
+    *("evaluation", "tables", "ablation"),
     *("preview", "contact_sheet", "page", "report", "ablation_page", "footage", "demo", "commands", "cli"),
 ]
 

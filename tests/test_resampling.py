@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from xelvad.errors import UserError
 from xelvad.pipeline.metrics import ScoredVideo
 from xelvad.pipeline.resampling import (
-    bootstrap_auc,
+    bootstrap_interval,
     concordant_pairs,
     mean_and_spread,
     paired_difference,
@@ -54,7 +54,7 @@ def test_the_auc_of_every_resample_is_scikit_learns(seed: int, ties: bool) -> No
     expected = [reference_auc(videos, row) for row in weights]
     np.testing.assert_allclose(weighted_auc(videos, weights), expected, rtol=1e-12)
     assert len(set(expected)) > 20
-    interval = bootstrap_auc(videos, 40, seed, 0.8)
+    interval = bootstrap_interval(videos, 40, seed, 0.8)
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(expected, [0.1, 0.9])))
 
 
@@ -79,9 +79,9 @@ def test_a_resample_draws_as_many_videos_of_each_label_as_there_are() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     videos = random_videos(1, False)
-    assert bootstrap_auc(videos, seed=4) == bootstrap_auc(videos, seed=4)
-    assert bootstrap_auc(videos, seed=4) != bootstrap_auc(videos, seed=5)
-    wide, narrow = bootstrap_auc(videos, level=0.99), bootstrap_auc(videos, level=0.5)
+    assert bootstrap_interval(videos, seed=4) == bootstrap_interval(videos, seed=4)
+    assert bootstrap_interval(videos, seed=4) != bootstrap_interval(videos, seed=5)
+    wide, narrow = bootstrap_interval(videos, level=0.99), bootstrap_interval(videos, level=0.5)
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
@@ -97,14 +97,14 @@ def test_intervals_hold_the_true_auc_about_as_often_as_they_say() -> None:
             abnormal = index < number
             scores = rng.normal(shift * abnormal + rng.normal(0, spread), 1, 40).astype(np.float32)
             videos.append(ScoredVideo(str(index), abnormal, scores, np.full(40, abnormal)))
-        interval = bootstrap_auc(videos, 200, level=0.9)
+        interval = bootstrap_interval(videos, 200, level=0.9)
         held.append(interval.low <= true <= interval.high)
     assert 0.82 < np.mean(held) < 0.96
 
 
 def test_one_video_of_each_label_leaves_nothing_to_resample() -> None:
     videos = random_videos(2, True, kinds="na")
-    interval = bootstrap_auc(videos, 50)
+    interval = bootstrap_interval(videos, 50)
     assert interval.low == interval.high == pytest.approx(reference_auc(videos, np.ones(2, np.int64)))
 
 
@@ -118,11 +118,11 @@ def test_resamples_without_an_auc_widen_the_interval() -> None:
     aucs = weighted_auc(videos, video_weights(videos, 400, 0))
     assert np.isnan(aucs).mean() == pytest.approx(0.25, abs=0.1)
     assert set(aucs[~np.isnan(aucs)]) == {1.0}
-    interval = bootstrap_auc(videos, 400)
+    interval = bootstrap_interval(videos, 400)
     assert (interval.low, interval.high) == (0, 1)
     difference = paired_difference(videos, videos, 400)
     assert (difference.low, difference.high) == (-1, 1)
-    most = bootstrap_auc([*videos, *(video(str(i), True, [0.9], [1]) for i in range(6))], 400)
+    most = bootstrap_interval([*videos, *(video(str(i), True, [0.9], [1]) for i in range(6))], 400)
     assert (most.low, most.high) == (1, 1)  # without AUC: 1 in 8⁸
 
 
@@ -137,7 +137,7 @@ def test_the_difference_is_that_of_the_same_resamples() -> None:
     expected = [reference_auc(ours, row) - reference_auc(theirs, row) for row in weights]
     interval = paired_difference(ours, theirs[::-1], 50, 7, 0.9)  # the order does not matter
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(expected, [0.05, 0.95])))
-    alone = bootstrap_auc(ours, 50, 7, 0.9)
+    alone = bootstrap_interval(ours, 50, 7, 0.9)
     assert interval.high - interval.low < alone.high - alone.low
     same = paired_difference(ours, ours)
     assert (same.low, same.high) == (0, 0)
@@ -159,25 +159,25 @@ def test_runs_on_other_videos_or_another_truth_are_refused() -> None:
 def test_what_has_no_auc_has_no_interval() -> None:
     normal = video("n", False, [0.1, 0.2], [0, 0])
     with pytest.raises(UserError, match="0 anomalous and 2 normal frames"):
-        bootstrap_auc([normal])
+        bootstrap_interval([normal])
     with pytest.raises(UserError, match="1 anomalous and 0 normal frames"):
         paired_difference([video("a", True, [0.1], [1])], [video("a", True, [0.1], [1])])
     with pytest.raises(UserError, match="0 anomalous and 0 normal frames"):
-        bootstrap_auc([])
+        bootstrap_interval([])
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
 def test_levels_are_fractions(level: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        bootstrap_auc(random_videos(0, False), 5, level=level)
+        bootstrap_interval(random_videos(0, False), 5, level=level)
 
 
 def test_what_is_no_number_is_refused() -> None:
     broken = [video("n", False, [0.1], [0]), video("a", True, [np.nan], [1])]
     with pytest.raises(ValueError, match="a: a score is not finite"):
-        bootstrap_auc(broken)
+        bootstrap_interval(broken)
     with pytest.raises(ValueError, match="1 resample or more"):
-        bootstrap_auc(random_videos(0, False), 0)
+        bootstrap_interval(random_videos(0, False), 0)
 
 
 def test_mean_and_spread_over_seeds() -> None:

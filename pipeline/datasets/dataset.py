@@ -31,6 +31,7 @@ class LabelledVideo:
     abnormal: bool
     frames: int | None = None
     spans: tuple[tuple[int, int], ...] | None = None
+    category: str | None = None  # class (UCF-Crime) or scene (ShanghaiTech), where the data set has them
 
 
 @dataclass(frozen=True)
