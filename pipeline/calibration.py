@@ -48,7 +48,7 @@ class Calibration:
         """What the threshold was chosen on, in words."""
         text = (
             f"the lowest with at most {100 * self.target:g} % false alarms among the {self.frames:,} frames of "
-            f"{self.videos} normal {self.source} videos"
+            f"{self.videos} normal {self.source} video{'s' if self.videos != 1 else ''}"
         )
         if self.source == "training":
             text += ", which the run learnt from since it put none aside: expect more false alarms on others"

@@ -117,7 +117,7 @@ def event_metrics(
     total = sum(map(len, annotated))
     if not total:
         raise UserError("the test set has no annotated events, so none can be found")
-    ranked = [sorted(events, key=lambda event: (-event.score, event.start)) for events in found]
+    ranked = [sorted(events, key=lambda event: (-event.score, event.start, event.end)) for events in found]
     overlaps = [_overlaps(events, spans) for events, spans in zip(ranked, annotated, strict=True)]
     scores = np.array([event.score for events in ranked for event in events])
     hits = [np.concatenate([np.empty(0, bool), *(_hits(each, iou) for each in overlaps)]) for iou in ious]

@@ -55,7 +55,7 @@ def frame_table(evaluations: Sequence[Evaluation]) -> ResultTable:
         ("run", "weights", "AUC %", "AP %", "AUC abnormal %", "FAR normal %", "TPR %"),
         tuple(rows),
         (
-            f"protocol {protocol.name}: {protocol.description}; all test videos together",
+            f"{protocol.description}; all test videos together",
             "in brackets where 95 % of test sets drawn from these videos lie; ± over seeds",
             "FAR over the frames of normal videos, FAR and TPR at threshold 0.5",
             "best on test was chosen on the test videos: an upper bound, not a result",

@@ -47,7 +47,8 @@ def print_results(tables: Sequence[ResultTable]) -> None:
         for row in result.rows:
             table.add_row(*row)
         output.print(table)
-        output.print("; ".join(result.notes), markup=False)
+        for note in result.notes:
+            output.print(f"- {note}", markup=False)
 
 
 COMMAND = Command("Runs and test features to frame-level metrics and a report.", add_arguments, run)
