@@ -39,7 +39,7 @@ def made_up_videos(seed: int) -> tuple[list[ScoredVideo], list[list[Span]]]:
     videos, annotated = [], []
     for number, frames in enumerate(lengths):
         abnormal = number < ABNORMAL
-        start = int(same.integers(frames * (1 - ANOMALOUS)))
+        start = int(same.integers(int(frames * (1 - ANOMALOUS))))
         spans = [(start, start + int(ANOMALOUS * frames))] if abnormal else []
         truth = np.zeros(frames, bool)
         for first, end in spans:

@@ -20,7 +20,6 @@ from .cache import Features, FeatureStore
 from .datasets import Dataset, LabelledVideo
 from .protocols import Protocol
 from .runs import Run, identity_of
-from .training import training_features, validation_split
 
 Source = Literal["validation", "training"]
 
@@ -106,6 +105,8 @@ def _normal_videos(
     run: Run, dataset: Dataset, store: FeatureStore
 ) -> tuple[list[tuple[LabelledVideo, Features]], Source]:
     """The normal validation videos of a run, or its normal training videos where it has none."""
+    from .training import training_features, validation_split  # needs torch
+
     identity = identity_of(run.folder)
     videos, found, digest = training_features(dataset, store)
     if (dataset.digest, digest) != (identity["labels"], identity["features"]):
