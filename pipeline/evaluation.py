@@ -1,6 +1,6 @@
-"""Evaluation: a run and the test videos' features in, frame-level metrics out.
+"""Evaluation: a run and the test videos' features in, frame-level and event-level metrics out.
 
-The protocol is exact: every decoded frame counts, and scores and truth that do not fit each other are an error.
+The protocol says which frames count; scores and truth that do not fit each other are an error under every protocol.
 """
 
 from __future__ import annotations
@@ -9,40 +9,87 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from ..errors import UserError
 from .cache import FeatureStore
-from .datasets import Dataset, frame_truth
+from .calibration import Calibration, calibrate
+from .datasets import Dataset, LabelledVideo, frame_truth
+from .events import EventConfig, EventMetrics, Span, event_metrics, find_events
 from .files import write_text
-from .metrics import FrameMetrics, Roc, ScoredVideo, frame_metrics, frame_roc
-from .resampling import Interval, bootstrap_auc, mean_and_spread
+from .metrics import (
+    THRESHOLD,
+    CategoryMetrics,
+    FrameMetrics,
+    Rates,
+    Roc,
+    ScoredVideo,
+    category_metrics,
+    frame_metrics,
+    frame_roc,
+    rates_at,
+)
+from .protocols import PROTOCOLS, Protocol
+from .resampling import Difference, Figure, Interval, bootstrap_interval, mean_and_spread, paired_difference
 from .runs import LAST, Run, kept_weights, load_run, runs_in, seed_of
 from .scoring import FrameScores, score_features, write_scores
+from .settings import EvaluationConfig
 
 RATES = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
+FIGURES: tuple[Figure, ...] = get_args(Figure)
+
+ThresholdName = Literal["fixed", "calibrated"]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Operation:
+    """What a detector does at one threshold: alarms among frames, and events."""
+
+    rates: Rates
+    events: EventMetrics
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Everything that follows from the scores and the truth of a test set alone.
+
+    Attributes:
+        metrics: over all frames.
+        roc: over all frames.
+        operations: at the "fixed" threshold of 0.5 and, where there is one, at the "calibrated" one.
+        categories: of each class or scene, where the data set has them.
+    """
+
+    metrics: FrameMetrics
+    roc: Roc
+    operations: dict[ThresholdName, Operation]
+    categories: tuple[CategoryMetrics, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation(Measures):
     """What a run achieves on the test videos of a data set; ``videos`` and ``scores`` are in the same order.
 
     Attributes:
         run: name of the run's folder, or of the folder that holds its seeds.
         seed: of the training, where the folder holds several; else None.
         weights: which of the run's weights.
-        metrics: over all frames.
-        interval: of the AUC, in [0, 1]: 95 % of the test sets drawn from these videos lie in it.
-        roc: over all frames.
-        videos: scores with truth.
-        scores: scores with times.
+        protocol: by which all figures were taken.
+        intervals: of AUC, AP and AUC over abnormal videos, in [0, 1]: 95 % of the test sets drawn from these videos lie
+            in them.
+        calibration: of the calibrated threshold; None where there is none.
+        notes: what a reader must know about these figures.
+        videos: scores with truth, of the frames that count.
+        scores: scores with times, of all frames.
     """
 
     run: str
     seed: int | None
     weights: str
-    metrics: FrameMetrics
-    interval: Interval
-    roc: Roc
+    protocol: Protocol
+    intervals: dict[Figure, Interval]
+    calibration: Calibration | None
+    notes: tuple[str, ...]
     videos: tuple[ScoredVideo, ...]
     scores: tuple[FrameScores, ...]
 
@@ -73,43 +120,118 @@ class Summary:
     interval: Interval | None
 
 
-def evaluate(run: Run, dataset: Dataset, features: Path) -> Evaluation:
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the same test videos: the figures of the one less those of the other."""
+
+    run: str
+    other: str
+    differences: dict[Figure, Difference]
+
+
+def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfig | None = None) -> Evaluation:
     """Score all test videos and compare with the truth.
 
+    Args:
+        run: the trained detector.
+        dataset: its test videos; its training videos calibrate the threshold if they are those of the run.
+        features: the features folder.
+        config: how; by default every frame counts.
+
     Raises:
-        UserError: no test videos, missing features, an annotation that does not fit, or metrics that are not defined.
+        UserError: no test videos, missing features, an annotation that does not fit, features that cannot be brought
+            into the protocol, or metrics that are not defined.
     """
+    config = config or EvaluationConfig()
+    protocol = PROTOCOLS[config.protocol]
     videos = dataset.of("test")
     if not videos:
         raise UserError(f"{dataset.name}: has no test videos")
     store = FeatureStore(features, run.manifest.extractor)
-    scores, scored = [], []
+    scores, scored, notes = [], [], []
     for video, found in zip(videos, store.read_all([video.name for video in videos]), strict=True):
-        result = score_features(run, video.name, found)
-        truth = frame_truth(video, len(result.scores))
+        result = score_features(run, video.name, found, protocol)
+        truth = frame_truth(video, found.sidecar.frames)
+        counted = protocol.counted(video.name, found)
+        if not counted:
+            notes.append(f"{video.name} is shorter than a clip: protocol {protocol.name} counts none of its frames")
         scores.append(result)
-        scored.append(ScoredVideo(video.name, video.abnormal, result.scores, truth))
+        scored.append(ScoredVideo(video.name, video.abnormal, result.scores[:counted], truth[:counted], video.category))
+    calibration, note = _calibration(run, dataset, features, config)
+    thresholds: dict[ThresholdName, float] = {"fixed": THRESHOLD}
+    if calibration is not None:
+        thresholds["calibrated"] = calibration.threshold
+    measures = measure(
+        scored, [counted_spans(*pair) for pair in zip(videos, scored, strict=True)], thresholds, config.events
+    )
     folder = run.folder.resolve()
     seed = seed_of(folder)
     return Evaluation(
+        **vars(measures),
         run=folder.name if seed is None else folder.parent.name,
         seed=seed,
         weights=run.weights,
-        metrics=frame_metrics(scored),
-        interval=bootstrap_auc(scored),
-        roc=frame_roc(scored),
+        protocol=protocol,
+        intervals={figure: bootstrap_interval(scored, figure=figure) for figure in FIGURES},
+        calibration=calibration,
+        notes=(*notes, note),
         videos=tuple(scored),
         scores=tuple(scores),
     )
 
 
-def evaluate_all(folders: Sequence[Path], dataset: Dataset, features: Path) -> list[Evaluation]:
+def measure(
+    videos: Sequence[ScoredVideo],
+    annotated: Sequence[Sequence[Span]],
+    thresholds: dict[ThresholdName, float],
+    config: EventConfig,
+) -> Measures:
+    """Everything that can be said of scores at once, without resampling.
+
+    Args:
+        videos: the test set.
+        annotated: the annotated events of each video, half-open frames, in the same order.
+        thresholds: at which to count alarms and events.
+        config: how frame scores become events.
+
+    Raises:
+        UserError: metrics that are not defined.
+    """
+    metrics = frame_metrics(videos)
+    operations = {}
+    for name, threshold in thresholds.items():
+        found = [find_events(video.scores, threshold, config) for video in videos]
+        operations[name] = Operation(rates_at(videos, threshold), event_metrics(found, annotated))
+    return Measures(metrics, frame_roc(videos), operations, category_metrics(videos))
+
+
+def counted_spans(video: LabelledVideo, scored: ScoredVideo) -> list[Span]:
+    """The annotated events of a video as far as its frames count."""
+    frames = len(scored.truth)
+    return [(start, min(end, frames)) for start, end in video.spans or () if start < frames]
+
+
+def _calibration(
+    run: Run, dataset: Dataset, features: Path, config: EvaluationConfig
+) -> tuple[Calibration | None, str]:
+    """The calibrated threshold, and a note on it; or none, and the reason."""
+    try:
+        found = calibrate(run, dataset, features, PROTOCOLS[config.protocol], config.far_target)
+    except UserError as error:
+        return None, f"no calibrated threshold: {error}"
+    return found, f"calibrated threshold {found.threshold:.4g}: {found.note}"
+
+
+def evaluate_all(
+    folders: Sequence[Path], dataset: Dataset, features: Path, config: EvaluationConfig | None = None
+) -> list[Evaluation]:
     """Evaluate all weights that runs have kept, with all their seeds.
 
     Args:
         folders: run folders, or folders that hold the seeds of a training.
         dataset: its test videos.
         features: the features folder.
+        config: as for `evaluate`.
 
     Raises:
         UserError: as `evaluate` and `load_run`, or two folders have the same name.
@@ -120,16 +242,17 @@ def evaluate_all(folders: Sequence[Path], dataset: Dataset, features: Path) -> l
     if len(set(places)) < len(places) or len({folder.name for folder in named}) < len(named):
         names = ", ".join(folder.resolve().name for folder in folders)
         raise UserError(f"two runs of the same name ({names}): rename one folder, results are filed by it")
-    return [evaluate(load_run(run, which), dataset, features) for run in runs for which in kept_weights(run) or [LAST]]
+    return [
+        evaluate(load_run(run, which), dataset, features, config)
+        for run in runs
+        for which in kept_weights(run) or [LAST]
+    ]
 
 
 def summarise(evaluations: Sequence[Evaluation]) -> list[Summary]:
     """One row for each run and choice of weights, over its seeds."""
-    groups: dict[tuple[str, str], list[Evaluation]] = {}
-    for evaluation in evaluations:
-        groups.setdefault((evaluation.run, evaluation.weights), []).append(evaluation)
     summaries = []
-    for (run, weights), group in groups.items():
+    for (run, weights), group in grouped(evaluations).items():
         figures = {name: mean_and_spread([getattr(evaluation.metrics, name) for evaluation in group]) for name in RATES}
         several = len(group) > 1
         summaries.append(
@@ -139,26 +262,68 @@ def summarise(evaluations: Sequence[Evaluation]) -> list[Summary]:
                 len(group),
                 {name: mean for name, (mean, _) in figures.items()},
                 {name: spread for name, (_, spread) in figures.items() if spread is not None} if several else None,
-                None if several else group[0].interval,
+                None if several else group[0].intervals["auc"],
             )
         )
     return summaries
 
 
-def write_evaluations(evaluations: Sequence[Evaluation], out: Path) -> None:
+def grouped(evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], list[Evaluation]]:
+    """The seeds of each run and choice of weights."""
+    groups: dict[tuple[str, str], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        groups.setdefault((evaluation.run, evaluation.weights), []).append(evaluation)
+    return groups
+
+
+def first_seeds(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Each run with the weights of the last iteration, its first seed where there are several."""
+    return [group[0] for (_, weights), group in grouped(evaluations).items() if weights == LAST]
+
+
+def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
+    """The first run less each of the others, each with the last iteration's weights of its first seed."""
+    first, *others = first_seeds(evaluations)
+    return [
+        Comparison(
+            first.label,
+            other.label,
+            {figure: paired_difference(first.videos, other.videos, figure=figure) for figure in FIGURES},
+        )
+        for other in others
+    ]
+
+
+def write_evaluations(evaluations: Sequence[Evaluation], out: Path, comparisons: Sequence[Comparison] = ()) -> None:
     """Write ``metrics.json`` and, of the last iteration's weights, the scores of every test video.
 
     Scores go to ``out/<run>/<video>/``, as `scoring` writes them; with several seeds to ``out/<run>/seed-0/…``.
     """
-    runs = [
-        {"run": evaluation.run, "seed": evaluation.seed, "weights": evaluation.weights}
-        | asdict(evaluation.metrics)
-        | {"auc_interval": [evaluation.interval.low, evaluation.interval.high]}
-        for evaluation in evaluations
-    ]
-    summary = [asdict(row) for row in summarise(evaluations)]
-    write_text(out / "metrics.json", json.dumps({"summary": summary, "runs": runs}, indent=2))
+    written = {
+        "protocol": evaluations[0].protocol.name,
+        "summary": [asdict(row) for row in summarise(evaluations)],
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "runs": [_plain(evaluation) for evaluation in evaluations],
+    }
+    write_text(out / "metrics.json", json.dumps(written, indent=2))
     for evaluation in evaluations:
         if evaluation.weights == LAST:
             for result in evaluation.scores:
                 write_scores(out / evaluation.label / result.name, result)
+
+
+def _plain(evaluation: Evaluation) -> dict[str, object]:
+    """What ``metrics.json`` says of one evaluation."""
+    intervals = {f"{name}_interval": [found.low, found.high] for name, found in evaluation.intervals.items()}
+    return {
+        "run": evaluation.run,
+        "seed": evaluation.seed,
+        "weights": evaluation.weights,
+        "protocol": evaluation.protocol.name,
+        **asdict(evaluation.metrics),
+        **intervals,
+        "calibration": asdict(evaluation.calibration) if evaluation.calibration else None,
+        "thresholds": {name: asdict(operation) for name, operation in evaluation.operations.items()},
+        "categories": [asdict(category) for category in evaluation.categories],
+        "notes": list(evaluation.notes),
+    }

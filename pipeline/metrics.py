@@ -16,12 +16,21 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class ScoredVideo:
-    """One test video: a score and the truth for every frame, both ``(frames,)``."""
+    """One test video: a score and the truth for every frame that counts, both ``(frames,)``.
+
+    Raises:
+        UserError: there are more of one than of the other; names the video and both lengths.
+    """
 
     name: str
     abnormal: bool  # the video-level label
     scores: NDArray[np.float32]
     truth: NDArray[np.bool_]
+    category: str | None = None  # class or scene, where the data set has them
+
+    def __post_init__(self) -> None:
+        if len(self.scores) != len(self.truth):
+            raise UserError(f"{self.name}: {len(self.scores)} scores for a ground truth of {len(self.truth)} frames")
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,48 @@ class FrameMetrics:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """What one threshold comes to; scores that reach it are alarms. Every rate is a fraction of 1.
+
+    Papers call each of the three shares of false alarms "FAR", usually without saying which.
+
+    Attributes:
+        threshold: a score.
+        far_normal: alarms among the frames of *normal videos* (Sultani et al., CVPR 2018, section 5.3).
+        far_all: alarms among *all normal frames*, of normal and abnormal videos: the false positive rate of the ROC.
+        far_abnormal: alarms among the normal frames of *abnormal videos*.
+        tpr: alarms among the anomalous frames.
+    """
+
+    threshold: float
+    far_normal: float
+    far_all: float
+    far_abnormal: float
+    tpr: float
+
+
+@dataclass(frozen=True)
+class CategoryMetrics:
+    """The frames of the videos of one class or scene, taken together.
+
+    Attributes:
+        category: its name.
+        videos: how many it has.
+        frames: of these videos.
+        auc: area under the ROC curve, in [0, 1]; None where it is not defined.
+        ap: average precision, in [0, 1]; None where the AUC is not defined.
+        undefined: why there are no figures; empty where there are.
+    """
+
+    category: str
+    videos: int
+    frames: int
+    auc: float | None
+    ap: float | None
+    undefined: str = ""
+
+
+@dataclass(frozen=True)
 class Roc:
     """A ROC curve: rates in [0, 1], ``(points,)`` each."""
 
@@ -62,33 +113,86 @@ def frame_metrics(videos: Sequence[ScoredVideo]) -> FrameMetrics:
         UserError: the test set lacks normal videos, abnormal videos or normal frames within these, so that a metric is
             not defined.
     """
-    scores, truth = _joined(videos)
     abnormal = [video for video in videos if video.abnormal]
     normal = [video for video in videos if not video.abnormal]
     if not abnormal or not normal:
         raise UserError(f"a test set of {len(normal)} normal and {len(abnormal)} abnormal videos: metrics need both")
+    scores, truth = _joined(videos)
     abnormal_scores, abnormal_truth = _joined(abnormal)
     if abnormal_truth.all() or not abnormal_truth.any():
         raise UserError(
             "the abnormal test videos must hold both normal and anomalous frames, else their AUC is undefined"
         )
+    rates = rates_at(videos, THRESHOLD)
     return FrameMetrics(
         auc=float(roc_auc_score(truth, scores)),
         ap=float(average_precision_score(truth, scores)),
         auc_abnormal=float(roc_auc_score(abnormal_truth, abnormal_scores)),
-        far_normal=float(np.mean(_joined(normal)[0] >= THRESHOLD)),
-        tpr=float(np.mean(scores[truth] >= THRESHOLD)),
+        far_normal=rates.far_normal,
+        tpr=rates.tpr,
         videos=len(videos),
         frames=len(scores),
     )
 
 
-def frame_roc(videos: Sequence[ScoredVideo]) -> Roc:
-    """The ROC curve over all frames, without points on straight lines."""
+def rates_at(videos: Sequence[ScoredVideo], threshold: float) -> Rates:
+    """How often scores of ``threshold`` or more are false and true alarms.
+
+    Raises:
+        UserError: a rate has no frames to be a share of.
+    """
+
+    def alarms(kind: str, chosen: Sequence[ScoredVideo], anomalous: bool) -> NDArray[np.bool_]:
+        parts = [video.scores[video.truth == anomalous] >= threshold for video in chosen]
+        if not any(map(len, parts)):
+            raise UserError(f"the test set has no {kind}, so the share of alarms among them is undefined")
+        return np.concatenate(parts)
+
+    in_normal = alarms("frames of normal videos", [video for video in videos if not video.abnormal], False)
+    in_abnormal = alarms("normal frames in abnormal videos", [video for video in videos if video.abnormal], False)
+    return Rates(
+        threshold=threshold,
+        far_normal=float(in_normal.mean()),
+        far_all=float(np.concatenate([in_normal, in_abnormal]).mean()),
+        far_abnormal=float(in_abnormal.mean()),
+        tpr=float(alarms("anomalous frames", videos, True).mean()),
+    )
+
+
+def category_metrics(videos: Sequence[ScoredVideo]) -> tuple[CategoryMetrics, ...]:
+    """Metrics of each category over the frames of its own videos, by name; videos without a category are left out.
+
+    A class of UCF-Crime has abnormal videos only, a scene of ShanghaiTech has both kinds.
+    """
+    members: dict[str, list[ScoredVideo]] = {}
+    for video in videos:
+        if video.category is not None:
+            members.setdefault(video.category, []).append(video)
+    return tuple(_of_category(category, members[category]) for category in sorted(members))
+
+
+def _of_category(category: str, videos: Sequence[ScoredVideo]) -> CategoryMetrics:
     scores, truth = _joined(videos)
+    if truth.all() or not truth.any():
+        reason = "no frames" if not len(truth) else "no normal frames" if truth.all() else "no anomalous frames"
+        return CategoryMetrics(category, len(videos), len(truth), None, None, reason)
+    auc, ap = roc_auc_score(truth, scores), average_precision_score(truth, scores)
+    return CategoryMetrics(category, len(videos), len(truth), float(auc), float(ap))
+
+
+def frame_roc(videos: Sequence[ScoredVideo]) -> Roc:
+    """The ROC curve over all frames, without points on straight lines.
+
+    Raises:
+        UserError: there are no anomalous or no normal frames.
+    """
+    scores, truth = _joined(videos)
+    if truth.all() or not truth.any():
+        raise UserError("a ROC curve needs both anomalous and normal frames")
     false_positive_rate, true_positive_rate, _ = roc_curve(truth, scores)
     return Roc(false_positive_rate, true_positive_rate)
 
 
 def _joined(videos: Sequence[ScoredVideo]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    return np.concatenate([video.scores for video in videos]), np.concatenate([video.truth for video in videos])
+    scores = np.concatenate([np.empty(0, np.float32), *(video.scores for video in videos)])
+    return scores, np.concatenate([np.empty(0, bool), *(video.truth for video in videos)])

@@ -15,11 +15,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -31,6 +31,9 @@ from .decoding import Decoder
 from .files import replacing
 from .preview import Preview, container_start, make_preview
 from .videos import FOLDER_FRAME_RATE, VideoError
+
+if TYPE_CHECKING:
+    from .tables import ResultTable
 
 THRESHOLD = 0.5  # scores above it count as "anomalous" in the summary
 THUMBNAILS = 4  # per video
@@ -46,6 +49,7 @@ class Curve:
 
     label: str  # e.g. "MIL+XEL"
     scores: NDArray[np.float32]  # (frames,), in [0, 1]
+    threshold: float | None = None  # the detector's own, beside that of the page
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def write_page(
     settings: Mapping[str, str],
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     roc: Sequence[RocCurve] = (),
+    tables: Sequence[ResultTable] = (),
     embed_limit_mb: float = 200.0,
 ) -> None:
     """Write the page; it is written under a temporary name and renamed, so `path` is never half a page.
@@ -102,6 +107,7 @@ def write_page(
         settings: what was run, as names and values.
         metrics: ``{column label: {metric name: value}}``; a value that is not finite is shown as undefined.
         roc: curves for one common figure.
+        tables: further ones, each with its notes.
         embed_limit_mb: megabytes of the page that the videos may take up. A video that no longer fits is played from
             its original file, which only works where the browser can reach and decode that file.
 
@@ -118,7 +124,9 @@ def write_page(
                 "settings": list(settings.items()),
                 "metrics": metrics_table(metrics) if metrics else None,
                 "roc": [_roc_data(curve) for curve in roc],
+                "tables": [asdict(table) for table in tables],
                 "threshold": THRESHOLD,
+                "top": max((float(curve.scores.max()) for video in videos for curve in video.curves), default=1.0),
                 "videos": [_video_data(video, embedding) for video in videos],
             }
             films.seek(0)
@@ -202,6 +210,7 @@ def _video_data(video: ReportedVideo, embedding: _Embedding) -> Data:
         "curves": [
             {
                 "label": curve.label,
+                "threshold": curve.threshold,
                 # The last score is repeated at the end, or the last step would have no length.
                 "times": [*(_rounded(times[run.first]) for run in runs), _rounded(end)],
                 "scores": [*(run.score for run in runs), runs[-1].score],

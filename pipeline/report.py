@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .datasets import Dataset
-from .evaluation import Evaluation, Summary, summarise
+from .evaluation import Comparison, Evaluation, Summary, first_seeds, summarise
 from .page import Curve, ReportedVideo, RocCurve, write_page
 from .runs import LAST, Run
 from .scoring import FrameScores
+from .tables import result_tables
 from .videos import VideoSource
 
 PAGE = "report.html"
@@ -44,17 +45,17 @@ def report_scores(scores: Sequence[FrameScores], sources: Sequence[VideoSource],
     return out / PAGE
 
 
-def report_evaluations(evaluations: Sequence[Evaluation], dataset: Dataset, out: Path) -> Path:
+def report_evaluations(
+    evaluations: Sequence[Evaluation], dataset: Dataset, out: Path, comparisons: Sequence[Comparison] = ()
+) -> Path:
     """Write ``out/report.html`` for one or more runs evaluated on the same test videos; returns its path.
 
     The table has all weights of all runs, over their seeds. Curves are those of the last iteration's weights, of each
-    run's first seed; the summary and the thumbnails speak of the first run.
+    run's first seed, each with its calibrated threshold; the summary and the thumbnails speak of the first run.
     """
-    shown: dict[str, Evaluation] = {}
-    for evaluation in evaluations:
-        if evaluation.weights == LAST:
-            shown.setdefault(evaluation.run, evaluation)
-    first = next(iter(shown.values()))
+    shown = first_seeds(evaluations)
+    first = shown[0]
+    thresholds = [each.calibration.threshold if each.calibration else None for each in shown]
     videos = []
     for index, video in enumerate(dataset.of("test")):
         path = dataset.path_of(video)
@@ -63,7 +64,10 @@ def report_evaluations(evaluations: Sequence[Evaluation], dataset: Dataset, out:
                 video.name,
                 path if path.exists() else None,
                 first.scores[index].times,
-                tuple(Curve(evaluation.label, evaluation.scores[index].scores) for evaluation in shown.values()),
+                tuple(
+                    Curve(evaluation.label, evaluation.scores[index].scores, threshold)
+                    for evaluation, threshold in zip(shown, thresholds, strict=True)
+                ),
                 video.spans,
             )
         )
@@ -72,8 +76,8 @@ def report_evaluations(evaluations: Sequence[Evaluation], dataset: Dataset, out:
         title=f"Evaluation on {dataset.name}",
         videos=videos,
         settings={
-            "Data set": f"{dataset.name}, {len(videos)} test videos, {first.metrics.frames} frames",
-            "Protocol": "frame level, every decoded frame counts, all test videos together",
+            "Data set": f"{dataset.name}, {len(videos)} test videos, {first.metrics.frames} frames that count",
+            "Protocol": f"{first.protocol.name}: {first.protocol.description}; frame level, all test videos together",
             "Weights": "of the last iteration, unless another choice is named; best on test is an upper bound that "
             "was chosen on the very videos it is measured on",
         },
@@ -85,8 +89,9 @@ def report_evaluations(evaluations: Sequence[Evaluation], dataset: Dataset, out:
                 evaluation.roc.true_positive_rate,
                 evaluation.metrics.auc,
             )
-            for evaluation in shown.values()
+            for evaluation in shown
         ],
+        tables=result_tables(evaluations, comparisons)[1:],  # the page has a way of its own with the first
     )
     return out / PAGE
 

@@ -8,14 +8,17 @@ Bootstrap", 1993, chapter 13).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
 from .metrics import ScoredVideo
+
+Figure = Literal["auc", "ap", "auc_abnormal"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,23 @@ class Interval:
     high: float
 
 
-def bootstrap_auc(videos: Sequence[ScoredVideo], samples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Percentile interval of the AUC over all frames, by resampling the test videos within their label.
+@dataclass(frozen=True)
+class Difference(Interval):
+    """How far two runs on the same test set lie apart: the interval, the difference itself, and what chance gives.
+
+    Attributes:
+        value: the figure of the one less that of the other, on the test set as it is, in [-1, 1].
+        p_value: two-sided, in (0, 1]: twice the share of resamples on the rarer side of no difference.
+    """
+
+    value: float
+    p_value: float
+
+
+def bootstrap_interval(
+    videos: Sequence[ScoredVideo], samples: int = 1000, seed: int = 0, level: float = 0.95, figure: Figure = "auc"
+) -> Interval:
+    """Percentile interval of a figure over all frames, by resampling the test videos within their label.
 
     A resample without an anomalous or without a normal frame has no AUC. There are some only where abnormal videos lack
     anomalous frames (or normal videos frames); they count as 0 at the low end and as 1 at the high end, so that they
@@ -39,17 +57,17 @@ def bootstrap_auc(videos: Sequence[ScoredVideo], samples: int = 1000, seed: int 
         samples: number of resamples, 1 or more.
         seed: of the resamples; the same videos and seed give the same interval.
         level: confidence level in (0, 1).
+        figure: which; as in `FrameMetrics`.
 
     Returns:
         Fractions in [0, 1].
 
     Raises:
-        UserError: the videos lack anomalous or normal frames altogether.
+        UserError: the videos that the figure speaks of lack anomalous or normal frames altogether.
         ValueError: ``samples``, ``level`` or a score is out of range.
     """
-    _check_defined(videos)
-    aucs = weighted_auc(videos, video_weights(videos, samples, seed))
-    return _percentiles(aucs, level, 0.0, 1.0)
+    _check_defined(videos, figure)
+    return Interval(*_percentiles(FIGURES[figure](videos, video_weights(videos, samples, seed)), level, 0.0, 1.0))
 
 
 def paired_difference(
@@ -58,11 +76,15 @@ def paired_difference(
     samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
-) -> Interval:
-    """Percentile interval of the AUC of ``videos_a`` less that of ``videos_b``, two runs on the same test set.
+    figure: Figure = "auc",
+) -> Difference:
+    """A figure of ``videos_a`` less that of ``videos_b``, two runs on the same test set, with interval and p-value.
 
     Every resample draws the same videos for both runs, so that what makes a video hard for both cancels out. An
-    interval above 0 speaks for run a. A resample without AUC counts as −1 and as 1; for the rest see `bootstrap_auc`.
+    interval above 0 speaks for run a. A resample without the figure counts as −1 and as 1, and for no difference; for
+    the rest see `bootstrap_interval`. The p-value is the achieved significance level that belongs to percentile
+    intervals (Efron and Tibshirani, chapter 15), with the observed test set as one more resample, so that it is never 0
+    (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 4.2).
 
     Args:
         videos_a: the test set as one run scored it.
@@ -70,19 +92,21 @@ def paired_difference(
         samples: number of resamples, 1 or more.
         seed: of the resamples.
         level: confidence level in (0, 1).
-
-    Returns:
-        Differences of fractions, in [-1, 1].
+        figure: which; as in `FrameMetrics`.
 
     Raises:
-        UserError: the runs differ in their videos, or in the truth about one, or have no AUC.
-        ValueError: as in `bootstrap_auc`.
+        UserError: the runs differ in their videos, or in the truth about one, or the figure is not defined.
+        ValueError: as in `bootstrap_interval`.
     """
     videos_b = _matched(videos_a, videos_b)
-    _check_defined(videos_a)
-    weights = video_weights(videos_a, samples, seed)
-    differences = weighted_auc(videos_a, weights) - weighted_auc(videos_b, weights)
-    return _percentiles(differences, level, -1.0, 1.0)
+    _check_defined(videos_a, figure)
+    weights = np.concatenate([np.ones((1, len(videos_a)), np.int64), video_weights(videos_a, samples, seed)])
+    value, *resampled = FIGURES[figure](videos_a, weights) - FIGURES[figure](videos_b, weights)
+    differences = np.array(resampled)
+    rarer = min(np.count_nonzero(~(differences > 0)), np.count_nonzero(~(differences < 0)))  # NaN is in both
+    p_value = min(1.0, 2 * (1 + rarer) / (1 + samples))
+    low, high = _percentiles(differences, level, -1.0, 1.0)
+    return Difference(low, high, float(value), p_value)
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -143,6 +167,53 @@ def weighted_auc(videos: Sequence[ScoredVideo], weights: NDArray[np.int64]) -> N
     return np.divide(concordant, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
+def weighted_auc_abnormal(videos: Sequence[ScoredVideo], weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    """As `weighted_auc`, over the frames of abnormal videos only."""
+    abnormal = np.array([video.abnormal for video in videos], bool)
+    return weighted_auc([video for video in videos if video.abnormal], weights[:, abnormal])
+
+
+def weighted_ap(videos: Sequence[ScoredVideo], weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The average precision over all frames when every video counts several times or not at all.
+
+    Frames of one video with one score count together, so that a resample costs as much as there are clips.
+
+    Args:
+        videos: the test set; finite scores.
+        weights: how often each video counts, ``(samples, videos)``, 0 or more.
+
+    Returns:
+        ``(samples,)`` in [0, 1], NaN where no anomalous frame is left.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    _check_finite(videos)
+    counted = [np.unique(video.scores, return_inverse=True, return_counts=True) for video in videos]
+    scores = np.concatenate([values for values, _, _ in counted])
+    order = np.argsort(-scores, kind="stable")
+    owner = np.repeat(np.arange(len(videos)), [len(values) for values, _, _ in counted])[order]
+    frames = np.concatenate([counts for _, _, counts in counted])[order].astype(np.float64)
+    anomalous = [
+        np.bincount(place[video.truth], minlength=len(values))
+        for video, (values, place, _) in zip(videos, counted, strict=True)
+    ]
+    hits = np.concatenate(anomalous)[order].astype(np.float64)
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)[: len(order)])  # of each score
+    return np.array([_ap(row[owner], hits, frames, last) for row in weights.astype(np.float64)])
+
+
+def _ap(
+    weights: NDArray[np.float64], hits: NDArray[np.float64], frames: NDArray[np.float64], last: NDArray[np.int64]
+) -> float:
+    """The sum over thresholds of precision times the step in recall; NaN without hits."""
+    found, called = np.cumsum(weights * hits)[last], np.cumsum(weights * frames)[last]
+    if not len(last) or not found[-1]:
+        return np.nan
+    steps = np.diff(found, prepend=0)
+    return float(np.sum(steps * found / np.maximum(called, 1)) / found[-1])
+
+
 def concordant_pairs(videos: Sequence[ScoredVideo]) -> NDArray[np.float64]:
     """How many pairs of an anomalous frame of video i and a normal frame of video j have the anomalous one higher.
 
@@ -154,9 +225,7 @@ def concordant_pairs(videos: Sequence[ScoredVideo]) -> NDArray[np.float64]:
     Raises:
         ValueError: a score is not finite.
     """
-    for video in videos:
-        if not np.isfinite(video.scores).all():
-            raise ValueError(f"{video.name}: a score is not finite")
+    _check_finite(videos)
     anomalous = [np.unique(video.scores[video.truth], return_counts=True) for video in videos]
     values, place = np.unique(np.concatenate([scores for scores, _ in anomalous]), return_inverse=True)
     owner = np.repeat(np.arange(len(videos)), [len(scores) for scores, _ in anomalous])
@@ -171,11 +240,26 @@ def concordant_pairs(videos: Sequence[ScoredVideo]) -> NDArray[np.float64]:
     return pairs
 
 
-def _check_defined(videos: Sequence[ScoredVideo]) -> None:
+FIGURES: dict[Figure, Callable[[Sequence[ScoredVideo], NDArray[np.int64]], NDArray[np.float64]]] = {
+    "auc": weighted_auc,
+    "ap": weighted_ap,
+    "auc_abnormal": weighted_auc_abnormal,
+}
+
+
+def _check_finite(videos: Sequence[ScoredVideo]) -> None:
+    for video in videos:
+        if not np.isfinite(video.scores).all():
+            raise ValueError(f"{video.name}: a score is not finite")
+
+
+def _check_defined(videos: Sequence[ScoredVideo], figure: Figure) -> None:
+    videos = [video for video in videos if video.abnormal or figure != "auc_abnormal"]
     anomalous = sum(np.count_nonzero(video.truth) for video in videos)
     normal = sum(len(video.truth) for video in videos) - anomalous
     if not anomalous or not normal:
-        raise UserError(f"a test set of {anomalous} anomalous and {normal} normal frames has no AUC: it needs both")
+        which = "abnormal videos" if figure == "auc_abnormal" else "a test set"
+        raise UserError(f"{which} of {anomalous} anomalous and {normal} normal frames: AUC and AP need both")
 
 
 def _matched(videos_a: Sequence[ScoredVideo], videos_b: Sequence[ScoredVideo]) -> list[ScoredVideo]:
@@ -193,7 +277,7 @@ def _matched(videos_a: Sequence[ScoredVideo], videos_b: Sequence[ScoredVideo]) -
     return [by_name[video.name] for video in videos_a]
 
 
-def _percentiles(values: NDArray[np.float64], level: float, lowest: float, highest: float) -> Interval:
+def _percentiles(values: NDArray[np.float64], level: float, lowest: float, highest: float) -> tuple[float, float]:
     """The middle ``level`` of the values; NaN counts as the lowest of all below and as the highest of all above."""
     if not 0 < level < 1:
         raise ValueError(f"a confidence level lies between 0 and 1: {level}")
@@ -201,4 +285,4 @@ def _percentiles(values: NDArray[np.float64], level: float, lowest: float, highe
     undefined = np.isnan(values)
     low = np.quantile(np.where(undefined, lowest, values), tail)
     high = np.quantile(np.where(undefined, highest, values), 1 - tail)
-    return Interval(float(low), float(high))
+    return float(low), float(high)

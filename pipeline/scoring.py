@@ -17,7 +17,7 @@ from .cache import Features, FeatureStore, check_fingerprint
 from .clips import Clipping
 from .extraction import ExtractionResult, extract
 from .files import write_bytes, write_text
-from .inference import score_clips
+from .protocols import PROTOCOLS, Protocol
 from .runs import Run, RunManifest
 from .settings import ExtractionConfig
 from .videos import VideoSource
@@ -38,15 +38,22 @@ class FrameScores:
     times: NDArray[np.float64]
 
 
-def score_features(run: Run, name: str, features: Features) -> FrameScores:
+def score_features(run: Run, name: str, features: Features, protocol: Protocol = PROTOCOLS["exact"]) -> FrameScores:
     """Score one video from its features.
 
+    Args:
+        run: the trained detector.
+        name: the video's.
+        features: the video's.
+        protocol: it says what is scored, clips or segments; here every frame gets a score under each of them.
+
     Raises:
-        UserError: the features come from another extractor than those that the run learnt from.
+        UserError: the features come from another extractor than those that the run learnt from, or cannot be brought
+            into the protocol.
     """
     sidecar = features.sidecar
     check_fingerprint(Path(name), sidecar.fingerprint, run.manifest.fingerprint)
-    scores = sidecar.clipping.spread(score_clips(run.detector, features, run.manifest.bags), sidecar.frames)
+    scores = protocol.score(name, run.detector, features, run.manifest.bags)
     return FrameScores(name, scores, sidecar.timeline.times(sidecar.frames))
 
 

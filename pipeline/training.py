@@ -130,22 +130,13 @@ def load_training_data(dataset: Dataset, store: FeatureStore, config: TrainingCo
     Raises:
         UserError: missing features, features of different extractors or dimensions, or one of the labels is missing.
     """
-    videos = dataset.of("train")
-    counts = {label: sum(video.abnormal == label for video in videos) for label in (True, False)}
+    counts = {label: sum(video.abnormal == label for video in dataset.of("train")) for label in (True, False)}
     if not all(counts.values()):
         raise UserError(
             f"{dataset.name}: {counts[True]} abnormal and {counts[False]} normal training videos: "
             "a detector learns from the difference and needs at least one of each"
         )
-    found = list(store.read_all([video.name for video in videos]))
-    digest = hashlib.sha256()
-    for video, features in zip(videos, found, strict=True):
-        if features.sidecar.clipping != found[0].sidecar.clipping:
-            raise UserError(
-                f"{video.name}: cut into clips by {features.sidecar.clipping}, "
-                f"{videos[0].name} by {found[0].sidecar.clipping}"
-            )
-        digest.update(f"{video.name}\t{features.sidecar.video_sha256}\t{features.sidecar.fingerprint}\n".encode())
+    videos, found, digest = training_features(dataset, store)
     held_out = validation_split([video.abnormal for video in videos], config.validation, config.seed)
 
     def learnt_from(abnormal: bool) -> TrainingVideos:
@@ -158,7 +149,26 @@ def load_training_data(dataset: Dataset, store: FeatureStore, config: TrainingCo
         )
 
     validation = tuple((found[n], videos[n].abnormal) for n in sorted(held_out))
-    return TrainingData(learnt_from(True), learnt_from(False), validation, digest.hexdigest())
+    return TrainingData(learnt_from(True), learnt_from(False), validation, digest)
+
+
+def training_features(dataset: Dataset, store: FeatureStore) -> tuple[list[LabelledVideo], list[Features], str]:
+    """All training videos, the features of each, and a digest of what these were made of.
+
+    Raises:
+        UserError: missing features, or features of different extractors, dimensions or clips.
+    """
+    videos = dataset.of("train")
+    found = list(store.read_all([video.name for video in videos]))
+    digest = hashlib.sha256()
+    for video, features in zip(videos, found, strict=True):
+        if features.sidecar.clipping != found[0].sidecar.clipping:
+            raise UserError(
+                f"{video.name}: cut into clips by {features.sidecar.clipping}, "
+                f"{videos[0].name} by {found[0].sidecar.clipping}"
+            )
+        digest.update(f"{video.name}\t{features.sidecar.video_sha256}\t{features.sidecar.fingerprint}\n".encode())
+    return videos, found, digest.hexdigest()
 
 
 def validation_split(labels: Sequence[bool], share: float, seed: int) -> set[int]:

@@ -79,8 +79,10 @@ def test_a_configuration_file_is_taken_and_flags_override_it(dataset: Path) -> N
 
 def test_train_and_evaluate_end_with_metrics_and_a_report(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(dataset, "--xel", "epoch") == 0
-    code = main(["evaluate", "--run", str(dataset / "run"), *options(dataset), "--out", str(dataset / "results")])
+    where = ["--run", str(dataset / "run"), *options(dataset), "--out", str(dataset / "results")]
+    code = main(["evaluate", *where, "--protocol", "xel"])
     out = capsys.readouterr().out
+    assert "protocol xel" in out
     assert code == 0
     assert "MIL+XEL trained on 6 videos" in out
     assert "AUC %" in out
@@ -167,6 +169,14 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
     "missing column": (missing_column, "no column label"),
     "infinite features": (nan_features, "video_05.mp4.npy: holds NaN or infinite"),
     "no such run": (lambda d: ["evaluate", "--run", f"{d}/none", *options(d), "--out", f"{d}/o"], "no such run folder"),
+    "impossible false alarm rate": (
+        lambda d: ["evaluate", "--run", f"{d}/none", *options(d), "--out", f"{d}/o", "--far-target", "2"],
+        "far_target is a share of the frames",
+    ),
+    "impossible events": (
+        lambda d: ["evaluate", "--run", f"{d}/none", *options(d), "--out", f"{d}/o", "--events.release", "2"],
+        "events.release is a share of the threshold",
+    ),
     "unknown detector": (
         lambda d: ["train", *options(d), "--out", f"{d}/r", "--detector", "gan"],
         "no detector 'gan'",
@@ -222,7 +232,9 @@ def test_a_bad_request_gets_one_clear_line_and_code_2(
     assert {path for path in dataset.rglob("*") if path.is_file()} == before, "nothing half-written stays"
 
 
-@pytest.mark.parametrize("arguments", [["train", "--iteration", "many"], ["fly"], ["score"], []])
+@pytest.mark.parametrize(
+    "arguments", [["train", "--iteration", "many"], ["evaluate", "--protocol", "papers"], ["fly"], ["score"], []]
+)
 def test_what_cannot_be_parsed_is_code_2(arguments: list[str]) -> None:
     result = subprocess.run([*XELVAD, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 2

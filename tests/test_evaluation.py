@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ import torch
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.evaluation import Evaluation, evaluate, evaluate_all, summarise, write_evaluations
+from xelvad.pipeline.evaluation import Evaluation, compare, evaluate, evaluate_all, summarise, write_evaluations
+from xelvad.pipeline.events import EventConfig, event_metrics, find_events
+from xelvad.pipeline.metrics import category_metrics, rates_at
+from xelvad.pipeline.resampling import paired_difference
 from xelvad.pipeline.runs import Run, load_run
 from xelvad.pipeline.scoring import score_features
-from xelvad.pipeline.settings import TrainingConfig, XELConfig
+from xelvad.pipeline.settings import EvaluationConfig, TrainingConfig, XELConfig
+from xelvad.pipeline.tables import result_tables
 from xelvad.pipeline.training import train, train_seeds
 
 from .synthetic import write_dataset, write_features
@@ -29,8 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluated(folder: Path, run: str) -> Evaluation:
-    return evaluate(load_run(folder / run), read_manifest(folder / "labels.csv"), folder / "features")
+def evaluated(folder: Path, run: str, **settings: object) -> Evaluation:
+    dataset = read_manifest(folder / "labels.csv")
+    return evaluate(load_run(folder / run), dataset, folder / "features", EvaluationConfig(**settings))
 
 
 @pytest.mark.parametrize("run", ["mil", "mil+xel"])
@@ -119,5 +125,132 @@ def test_an_annotation_for_another_length_names_the_video_and_both_lengths(folde
     name, split, label, frames, spans = lines[2].split(",")
     lines[2] = f"{name},{split},{label},{int(frames) + 7},{spans}"
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=f"{name}: annotated for {int(frames) + 7} frames, but {frames} were decoded"):
-        evaluate(load_run(folder / "mil"), read_manifest(tmp_path / "labels.csv"), folder / "features")
+    for protocol in ("exact", "xel", "mil"):
+        with pytest.raises(
+            UserError, match=f"{name}: annotated for {int(frames) + 7} frames, but {frames} were decoded"
+        ):
+            evaluate(
+                load_run(folder / "mil"),
+                read_manifest(tmp_path / "labels.csv"),
+                folder / "features",
+                EvaluationConfig(protocol),
+            )
+
+
+def test_protocols_count_the_frames_that_they_name(folder: Path) -> None:
+    exact, xel, mil = (evaluated(folder, "mil", protocol=name) for name in ("exact", "xel", "mil"))
+    assert [each.protocol.name for each in (exact, xel, mil)] == ["exact", "xel", "mil"]
+    for whole, cut, averaged in zip(exact.videos, xel.videos, mil.videos, strict=True):
+        frames = len(whole.scores)
+        assert len(cut.scores) == len(cut.truth) == 16 * (frames // 16)
+        np.testing.assert_array_equal(cut.scores, whole.scores[: len(cut.scores)])
+        np.testing.assert_array_equal(cut.truth, whole.truth[: len(cut.scores)])
+        assert len(averaged.scores) == frames
+        assert not np.array_equal(averaged.scores, whole.scores)
+    for each in (exact, xel, mil):
+        assert [len(result.scores) for result in each.scores] == [len(video.scores) for video in exact.videos], (
+            "the page shows every frame"
+        )
+
+
+def test_both_thresholds_have_rates_and_events(folder: Path) -> None:
+    settings = EventConfig(release=0.8, gap=20)
+    evaluation = evaluated(folder, "mil", far_target=0.2, events=settings)
+    assert evaluation.calibration is not None
+    assert evaluation.calibration.target == 0.2
+    thresholds = {"fixed": 0.5, "calibrated": evaluation.calibration.threshold}
+    assert evaluation.operations.keys() == thresholds.keys()
+    annotated = [video.spans for video in read_manifest(folder / "labels.csv").of("test")]
+    for name, threshold in thresholds.items():
+        found = [find_events(video.scores, threshold, settings) for video in evaluation.videos]
+        assert evaluation.operations[name].rates == rates_at(evaluation.videos, threshold)
+        assert evaluation.operations[name].events == event_metrics(found, annotated)
+    assert evaluation.operations["fixed"].rates.far_normal == evaluation.metrics.far_normal
+    assert evaluation.operations["fixed"] != evaluation.operations["calibrated"]
+
+
+def test_annotated_events_end_where_frames_no_longer_count(folder: Path, tmp_path: Path) -> None:
+    """The second half of one annotated event and the whole of another lie behind the last complete clip."""
+    features = tmp_path / "features"
+    lines = ["video,split,label,frames,anomalous_frames_half_open", "n.mp4,test,0,20,", "a.mp4,test,1,30,8-23 24-30"]
+    for name, frames in (("n.mp4", 20), ("a.mp4", 30)):
+        write_features(features, name, np.ones((2, 16), np.float32), frames)
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    dataset, run = read_manifest(tmp_path / "labels.csv"), load_run(folder / "mil")
+    numbers = {
+        name: evaluate(run, dataset, features, EvaluationConfig(name)).operations["fixed"].events.annotated
+        for name in ("exact", "xel", "mil")
+    }
+    assert numbers == {"exact": 2, "xel": 1, "mil": 2}
+
+
+def test_a_run_without_its_training_videos_says_why_it_has_no_calibrated_threshold(folder: Path) -> None:
+    dataset = replace(read_manifest(folder / "labels.csv"), digest="of other labels")
+    evaluation = evaluate(load_run(folder / "mil"), dataset, folder / "features")
+    assert evaluation.calibration is None
+    assert evaluation.operations.keys() == {"fixed"}
+    (note,) = evaluation.notes
+    assert note.startswith("no calibrated threshold: ")
+    assert "other training videos, labels or features" in note
+
+
+def test_videos_that_a_protocol_leaves_out_altogether_are_named(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, "short.mp4,test,0,9,"]))
+    features = tmp_path / "features"
+    (features / "i3d-rgb").mkdir(parents=True)
+    for path in (folder / "features" / "i3d-rgb").iterdir():
+        (features / "i3d-rgb" / path.name).symlink_to(path)
+    write_features(features, "short.mp4", np.ones((1, 16), np.float32), 9)
+    dataset, run = read_manifest(tmp_path / "labels.csv"), load_run(folder / "mil")
+    exact, xel = (evaluate(run, dataset, features, EvaluationConfig(name)) for name in ("exact", "xel"))
+    assert not any("short" in note for note in exact.notes)
+    assert "short.mp4 is shorter than a clip: protocol xel counts none of its frames" in xel.notes
+    assert len(xel.videos[-1].scores) == 0
+    assert any("short.mp4" in note for table in result_tables([xel]) for note in table.notes)
+
+
+def test_categories_are_carried_into_the_evaluation(folder: Path) -> None:
+    dataset = read_manifest(folder / "labels.csv")
+    names = {video.name: "fight" if video.abnormal else None for video in dataset.videos}
+    dataset = replace(dataset, videos=tuple(replace(video, category=names[video.name]) for video in dataset.videos))
+    evaluation = evaluate(load_run(folder / "mil"), dataset, folder / "features")
+    assert evaluation.categories == category_metrics(evaluation.videos)
+    (fight,) = evaluation.categories
+    assert fight.auc == pytest.approx(evaluation.metrics.auc_abnormal)
+    assert evaluated(folder, "mil").categories == ()
+
+
+@pytest.mark.parametrize("settings", [{"protocol": "papers"}, {"far_target": 0.0}, {"far_target": 1.0}])
+def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"known: exact, xel, mil|share of the frames, in \(0, 1\)"):
+        EvaluationConfig(**settings)
+
+
+def test_runs_are_compared_with_the_first_on_the_same_resamples(folder: Path, tmp_path: Path) -> None:
+    first, second = evaluated(folder, "mil+xel"), evaluated(folder, "mil")
+    (comparison,) = compare([first, second])
+    assert (comparison.run, comparison.other) == ("mil+xel", "mil")
+    assert comparison.differences["ap"] == paired_difference(first.videos, second.videos, figure="ap")
+    assert comparison.differences["auc"].value == pytest.approx(first.metrics.auc - second.metrics.auc)
+    assert compare([first]) == []
+    write_evaluations([first, second], tmp_path, [comparison])
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["comparisons"][0]["differences"]["ap"]["p_value"] == comparison.differences["ap"].p_value
+
+
+def test_metrics_json_names_protocol_thresholds_and_notes(folder: Path, tmp_path: Path) -> None:
+    evaluation = evaluated(folder, "mil", protocol="xel")
+    write_evaluations([evaluation], tmp_path)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    (run,) = written["runs"]
+    assert written["protocol"] == run["protocol"] == "xel"
+    assert evaluation.calibration is not None
+    assert run["calibration"]["threshold"] == run["thresholds"]["calibrated"]["rates"]["threshold"]
+    assert run["thresholds"]["fixed"]["rates"]["far_all"] == evaluation.operations["fixed"].rates.far_all
+    assert run["thresholds"]["fixed"]["events"]["recall"] == list(evaluation.operations["fixed"].events.recall)
+    for figure in ("auc", "ap", "auc_abnormal"):
+        low, high = run[f"{figure}_interval"]
+        assert low <= run[figure] <= high
+    assert run["notes"] == list(evaluation.notes)
+    assert len(run["notes"]) == 1

@@ -1,10 +1,14 @@
 """Metrics against slow, obvious definitions."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 from xelvad.errors import UserError
-from xelvad.pipeline.metrics import ScoredVideo, frame_metrics, frame_roc
+from xelvad.pipeline.metrics import ScoredVideo, category_metrics, frame_metrics, frame_roc, rates_at
 
 
 def reference_auc(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
@@ -84,3 +88,100 @@ def test_undefined_metrics_are_a_clear_message_and_not_nan() -> None:
         frame_metrics([everywhere])
     with pytest.raises(UserError, match="both normal and anomalous frames"):
         frame_metrics([normal, everywhere])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.8, 1.31])
+@pytest.mark.parametrize("ties", [False, True])
+def test_rates_are_shares_of_the_frames_that_they_name(ties: bool, threshold: float) -> None:
+    videos = random_videos(7, ties)
+    rates = rates_at(videos, threshold)
+
+    def share(chosen: Callable[[ScoredVideo, int], bool]) -> float:
+        alarms = [
+            bool(video.scores[frame] >= np.float32(threshold))
+            for video in videos
+            for frame in range(len(video.truth))
+            if chosen(video, frame)
+        ]
+        return sum(alarms) / len(alarms)
+
+    assert rates.threshold == threshold
+    assert rates.far_normal == pytest.approx(share(lambda video, _: not video.abnormal))
+    assert rates.far_all == pytest.approx(share(lambda video, frame: not video.truth[frame]))
+    assert rates.far_abnormal == pytest.approx(share(lambda video, frame: video.abnormal and not video.truth[frame]))
+    assert rates.tpr == pytest.approx(share(lambda video, frame: bool(video.truth[frame])))
+    everywhere = np.concatenate([video.truth for video in videos])
+    called = np.concatenate([video.scores for video in videos]) >= np.float32(threshold)
+    assert rates.tpr == pytest.approx(recall_score(everywhere, called))
+    assert rates.far_all == pytest.approx(1 - recall_score(~everywhere, ~called))
+
+
+def test_rates_without_frames_to_be_a_share_of_are_a_clear_message() -> None:
+    normal, anomalous = np.zeros(3, bool), np.ones(3, bool)
+    scores = np.zeros(3, np.float32)
+    kinds = {"n": ScoredVideo("n", False, scores, normal), "a": ScoredVideo("a", True, scores, anomalous)}
+    mixed = ScoredVideo("m", True, scores, np.array([0, 1, 0], bool))
+    empty = ScoredVideo("e", False, scores[:0], normal[:0])
+    for videos, message in (
+        ([kinds["n"], kinds["a"]], "no normal frames in abnormal videos"),
+        ([mixed], "no frames of normal videos"),
+        ([mixed, empty], "no frames of normal videos"),
+        ([kinds["n"], ScoredVideo("q", True, scores, normal)], "no anomalous frames"),
+        ([], "no frames of normal videos"),
+    ):
+        with pytest.raises(UserError, match=message):
+            rates_at(videos, 0.5)
+    with pytest.raises(UserError, match="no frames of normal videos"):
+        frame_metrics([mixed, empty])
+
+
+def test_scores_and_truth_of_other_lengths_are_refused() -> None:
+    with pytest.raises(UserError, match=r"cam1/a\.mp4: 4 scores for a ground truth of 5 frames"):
+        ScoredVideo("cam1/a.mp4", True, np.zeros(4, np.float32), np.zeros(5, bool))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_categories_are_scored_over_their_own_videos(ties: bool) -> None:
+    names = ["Fight", "Arson", "Fight", "Arson"]
+    videos = [replace(video, category=name) for video, name in zip(random_videos(1, ties), names, strict=True)]
+    videos += [replace(video, name=f"x{video.name}") for video in random_videos(2, ties)]  # without a category
+    arson, fight = category_metrics(videos)
+    own = [videos[1], videos[3]]
+    scores, truth = np.concatenate([v.scores for v in own]), np.concatenate([v.truth for v in own])
+    assert (arson.category, arson.videos, arson.frames, arson.undefined) == ("Arson", 2, len(scores), "")
+    assert arson.auc == pytest.approx(roc_auc_score(truth, scores)) == pytest.approx(reference_auc(scores, truth))
+    assert arson.ap == pytest.approx(average_precision_score(truth, scores))
+    assert (fight.auc, fight.ap, fight.undefined) == (None, None, "no anomalous frames")
+
+
+def test_a_category_without_both_kinds_of_frames_says_so() -> None:
+    def only(truth: list[int]) -> tuple[float | None, float | None, str]:
+        array = np.array(truth, bool)
+        (found,) = category_metrics([ScoredVideo("v", True, np.zeros(len(array), np.float32), array, "c")])
+        return found.auc, found.ap, found.undefined
+
+    assert only([1, 1]) == (None, None, "no normal frames")
+    assert only([0]) == (None, None, "no anomalous frames")
+    assert only([]) == (None, None, "no frames")
+    assert only([0, 1]) == (0.5, 0.5, "")
+    assert category_metrics([]) == ()
+
+
+def test_constant_scores_tell_nothing() -> None:
+    truth = np.array([0, 1, 0, 0], bool)
+    videos = [
+        ScoredVideo("n", False, np.full(4, 0.3, np.float32), np.zeros(4, bool)),
+        ScoredVideo("a", True, np.full(4, 0.3, np.float32), truth),
+    ]
+    metrics = frame_metrics(videos)
+    assert (metrics.auc, metrics.auc_abnormal, metrics.ap) == (0.5, 0.5, pytest.approx(1 / 8))
+    assert frame_roc(videos).false_positive_rate.tolist() == [0, 1]
+    with pytest.raises(UserError, match="both anomalous and normal"):
+        frame_roc(videos[:1])
+
+
+def test_one_frame_a_video_is_enough() -> None:
+    frame = lambda name, score, truth: ScoredVideo(name, bool(truth), np.float32([score]), np.array([truth], bool))  # noqa: E731
+    calm = ScoredVideo("c", True, np.float32([0.2]), np.zeros(1, bool))
+    metrics = frame_metrics([frame("n", 0.1, 0), frame("a", 0.9, 1), calm])
+    assert (metrics.auc, metrics.ap, metrics.auc_abnormal, metrics.frames) == (1, 1, 1, 3)

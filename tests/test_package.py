@@ -28,10 +28,11 @@ OPEN_TO = {
 
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
-    *("files", "console", "memory", "videos", "decoding", "naming", "clips", "cache", "bags", "settings"),
+    *("files", "console", "memory", "videos", "decoding", "naming", "clips", "cache"),
+    *("bags", "inference", "protocols", "events", "settings"),
     *("reading", "stillness", "extraction", "datasets", "auditing", "importing"),
-    *("inference", "metrics", "resampling", "runs", "recipes"),
-    *("batches", "checkpoints", "baseline", "fitting", "training", "scoring", "evaluation", "ablation"),
+    *("metrics", "resampling", "runs", "recipes", "batches", "checkpoints", "baseline", "fitting", "training"),
+    *("scoring", "calibration", "evaluation", "tables", "ablation"),
     *("preview", "contact_sheet", "page", "report", "ablation_page", "footage", "demo", "commands", "cli"),
 ]
 

@@ -12,6 +12,7 @@ from PIL import Image
 from xelvad.errors import UserError
 from xelvad.pipeline import page
 from xelvad.pipeline.page import Curve, ReportedVideo, RocCurve, write_page
+from xelvad.pipeline.tables import ResultTable
 
 NASTY = "Tür \"Nord\" & 'Süd'/<b>x</b></script><script>alert(1)</script><!-- 監視 {{films}} {{title}}.mp4"
 CLIP = 16
@@ -253,3 +254,15 @@ def test_names_that_are_not_unicode(tmp_path):
     name = b"camera-\xff.mp4".decode("utf-8", "surrogateescape")
     assert page_of(tmp_path, reported(name), title=name).videos[0]["name"] == name
     assert page.relative_url(tmp_path / name, tmp_path) == "./camera-%FF.mp4"
+
+
+def test_tables_own_thresholds_and_the_reach_of_the_charts(tmp_path):
+    table = ResultTable("Thresholds & <b>", ("run", "FAR"), ((NASTY, "1.00"),), ("a note",))
+    curves = (Curve("MIL+XEL", clip_scores(0.01, 0.02, 0.01), 0.015), Curve("MIL", clip_scores(0.0, 0.04, 0.0)))
+    data = page_of(tmp_path, ReportedVideo("a", None, np.arange(48) / 25, curves, None), tables=[table]).data
+    assert data["tables"] == [
+        {"title": table.title, "columns": ["run", "FAR"], "rows": [[NASTY, "1.00"]], "notes": ["a note"]}
+    ]
+    assert [curve["threshold"] for curve in data["videos"][0]["curves"]] == [0.015, None]
+    assert data["top"] == pytest.approx(0.04)
+    assert page_of(tmp_path).data["top"] == 1

@@ -14,17 +14,32 @@ function showHeading() {
   showSettings();
 }
 
-function showMetrics({ columns, rows }) {
-  const section = document.getElementById("metrics");
+function fillTable(table, [corner, ...columns], rows) {
   const heads = columns.map((column) => element("th", { textContent: column, className: "number", scope: "col" }));
-  section.querySelector("thead").append(element("tr", {}, element("th"), ...heads));
-  section.querySelector("tbody").append(
+  table.querySelector("thead").append(element("tr", {}, element("th", { textContent: corner }), ...heads));
+  table.querySelector("tbody").append(
     ...rows.map(([name, ...values]) => {
       const cells = values.map((value) => element("td", { textContent: value, className: "number" }));
       return element("tr", {}, element("th", { textContent: name, scope: "row" }), ...cells);
     }),
   );
+}
+
+function showMetrics({ columns, rows }) {
+  const section = document.getElementById("metrics");
+  fillTable(section, ["", ...columns], rows);
   section.hidden = false;
+}
+
+function showTables() {
+  for (const { title, columns, rows, notes } of report.tables) {
+    const table = element("table", {}, element("thead"), element("tbody"));
+    fillTable(table, columns, rows);
+    const heading = element("h2", { textContent: title });
+    const text = element("ul", { className: "notes quiet" }, ...notes.map((note) => element("li", { textContent: note })));
+    const scroll = element("div", { className: "scroll" }, table);
+    document.getElementById("tables").append(element("section", { className: "card" }, heading, scroll, text));
+  }
 }
 
 function drawRoc() {
@@ -63,8 +78,8 @@ function showRoc() {
 
 // ---- overview table ----
 
-/** The score of a video in a strip as wide as a table cell: the highest score of each of its columns. */
-function scoreStrip(video) {
+/** The score of a video in a strip as wide as a table cell: the highest score of each of its columns, up to `top`. */
+function scoreStrip(video, top) {
   const [columns, height] = [150, 26];
   const duration = video.end - video.start;
   const { times, scores } = video.curves[0];
@@ -76,7 +91,7 @@ function scoreStrip(video) {
       highest[x] = Math.max(highest[x], scores[run]);
     }
   }
-  const outline = highest.map((score, x) => `V${(height - 2) * (1 - score)}H${x + 1}`).join("");
+  const outline = highest.map((score, x) => `V${(height - 2) * (1 - score / top)}H${x + 1}`).join("");
   const svg = svgElement("svg", { viewBox: `0 0 ${columns} ${height}`, preserveAspectRatio: "none" });
   svg.setAttribute("aria-hidden", "true");
   const bar = (className, first, end, y) => {
@@ -98,10 +113,10 @@ function overviewRow(video, index) {
     "tr",
     {},
     element("td", {}, element("a", { href: `#video-${index}`, textContent: video.name })),
-    element("td", { className: "timeline-cell" }, scoreStrip(video)),
+    element("td", { className: "timeline-cell" }, scoreStrip(video, scoreScale.top)),
     element("td", {}, labelBadge(video.label)),
     number(formatTime(video.end - video.start)),
-    number(video.highest.score.toFixed(2)),
+    number(formatScore(video.highest.score)),
     number(formatTime(video.highest.time)),
     number(`${video.above.toFixed(1)} s`),
   );
@@ -144,6 +159,21 @@ function showOverview() {
 
   heads.forEach((head) => head.querySelector("button").addEventListener("click", () => sortBy(head)));
   body.append(...rows.map((row) => row.node));
+  return () => {
+    for (const { video, node } of rows) node.querySelector("svg").replaceWith(scoreStrip(video, scoreScale.top));
+  };
+}
+
+/** The box that says how high charts reach; all of the page reach equally high, so that videos can be compared. */
+function showScale(redraw) {
+  const box = document.querySelector("#scale input");
+  document.querySelector("#scale span").textContent =
+    `charts reach up to the highest score, ${formatScore(report.top)}, instead of 1`;
+  box.checked = scoreScale.fit;
+  box.addEventListener("change", () => {
+    scoreScale.fit = box.checked;
+    redraw();
+  });
 }
 
 // ---- the videos ----
@@ -171,12 +201,22 @@ function showVideos() {
 showHeading();
 if (report.metrics) showMetrics(report.metrics);
 if (report.roc.length) showRoc();
-showOverview();
+showTables();
+const redrawStrips = showOverview();
 const sections = showVideos();
+showScale(() => {
+  redrawStrips();
+  redrawCharts();
+});
+
+function redrawCharts() {
+  sections.filter((section) => section.chart.drawn).forEach((section) => section.chart.draw());
+}
+
 // A link to a section: it was not there yet when the browser looked for it.
 if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   if (report.roc.length) drawRoc();
-  sections.filter((section) => section.chart.drawn).forEach((section) => section.chart.draw());
+  redrawCharts();
 });

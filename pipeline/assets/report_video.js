@@ -14,6 +14,19 @@ function curveColourName(label) {
   return `--curve-${1 + (curveLabels.indexOf(label) % CURVE_COLOURS)}`;
 }
 
+/** How high the charts reach. Where no score comes near the threshold, an axis up to 1 would hide them all. */
+const scoreScale = {
+  fit: report.top > 0 && report.top < report.threshold,
+  get top() {
+    return this.fit ? report.top : 1;
+  },
+};
+
+/** Small scores need more decimals to be told apart. */
+function formatScore(score) {
+  return score.toFixed(score < 0.1 ? 4 : 2);
+}
+
 /** Positions and labels of about `count` ticks between two times, at round steps of a clock. */
 function timeTicks(first, end, count) {
   const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
@@ -21,6 +34,13 @@ function timeTicks(first, end, count) {
   const values = [];
   for (let tick = Math.ceil(first / step - 1e-9); tick * step <= end + 1e-9; tick += 1) values.push(tick * step);
   return { tickvals: values, ticktext: values.map((value) => formatTime(value, step < 1 ? 1 : 0)) };
+}
+
+/** The thresholds of the detectors themselves, such as calibrated ones. */
+function ownThresholds(video) {
+  return video.curves
+    .filter((curve) => curve.threshold !== null)
+    .map(({ label, threshold }) => ({ label, threshold, colourName: curveColourName(label) }));
 }
 
 /** The scores of a video over time, with a line where the video plays and one under the pointer. */
@@ -78,16 +98,21 @@ class ScoreChart {
       line: { width: 0 },
       fillcolor: styleColour("--anomaly-fill"),
     }));
-    const threshold = { type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, layer: "above" };
-    Object.assign(threshold, { y0: report.threshold, y1: report.threshold });
-    threshold.line = { color: styleColour("--quiet"), width: 1, dash: "dash" };
+    const { top } = scoreScale;
+    const ticks = scoreScale.fit ? { nticks: 5 } : { tickvals: [0, 0.25, 0.5, 0.75, 1] };
+    const thresholds = [{ threshold: report.threshold, colourName: "--quiet" }, ...ownThresholds(this.video)]
+      .filter(({ threshold }) => threshold <= top)
+      .map(({ threshold, colourName }) => ({
+        ...{ type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, layer: "above", y0: threshold, y1: threshold },
+        line: { color: styleColour(colourName), width: 1, dash: "dash" },
+      }));
     return {
       ...chartLayout(MARGIN),
       xaxis: { ...axisStyle(), range: [...this.range], showgrid: false, showline: true, ...this.ticks() },
-      yaxis: { ...axisStyle(), range: [0, 1.03], tickvals: [0, 0.25, 0.5, 0.75, 1], fixedrange: true },
+      yaxis: { ...axisStyle(), range: [0, 1.03 * top], ...ticks, fixedrange: true },
       hovermode: false,
       dragmode: "zoom",
-      shapes: [...spans, threshold],
+      shapes: [...spans, ...thresholds],
     };
   }
 
@@ -162,7 +187,7 @@ class ScoreChart {
     reading.hidden = !this.place(this.root.querySelector(".cursor"), time);
     if (reading.hidden) return;
     const scores = this.video.curves.map((curve) => {
-      const score = curve.scores[indexAt(curve.times, time)].toFixed(2);
+      const score = formatScore(curve.scores[indexAt(curve.times, time)]);
       return element("div", { textContent: `${curve.label}  ${score}` });
     });
     reading.replaceChildren(element("strong", { textContent: formatTime(time, 1) }), ...scores);
@@ -296,7 +321,7 @@ class VideoSection {
     const { video } = this;
     this.find("h3").textContent = video.name;
     this.find(".label").replaceWith(labelBadge(video.label));
-    const highest = `highest score ${video.highest.score.toFixed(2)} at ${formatTime(video.highest.time)}`;
+    const highest = `highest score ${formatScore(video.highest.score)} at ${formatTime(video.highest.time)}`;
     this.find(".facts").textContent = `${formatTime(video.end - video.start)}  ·  ${highest}`;
     this.find(".stage").classList.toggle("without-player", !this.player.available);
     this.find(".chart").classList.toggle("plays", this.player.available);
@@ -309,6 +334,9 @@ class VideoSection {
       ...video.curves.map((curve) => legendItem(curve.label, "", curveColourName(curve.label))),
       ...(video.spans.length ? [legendItem("annotated as anomalous", "area")] : []),
       legendItem(`threshold ${report.threshold}`, "dashed"),
+      ...ownThresholds(video).map(({ label, threshold, colourName }) =>
+        legendItem(`threshold of ${label}, ${formatScore(threshold)}`, "dashed", colourName),
+      ),
     );
   }
 
@@ -331,7 +359,7 @@ class VideoSection {
 
   /** A button whose picture has its size from the start, so that the page does not move, but is loaded only later. */
   thumbnail({ time, score, image: source }) {
-    const [when, value] = [formatTime(time, 1), score.toFixed(2)];
+    const [when, value] = [formatTime(time, 1), formatScore(score)];
     const caption = element("span", { className: "caption" });
     caption.append(element("span", { textContent: when }), element("span", { textContent: `score ${value}` }));
     const image = element("img", { alt: `Frame at ${when}` });

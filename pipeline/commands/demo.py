@@ -17,9 +17,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..demo import run_demo
+    from ..tables import result_tables
 
     result = run_demo(arguments.out, arguments.seed)
-    print_results(result.evaluations)
+    print_results(result_tables(result.evaluations))
     output.print(f"report: {result.report}")
     return DONE
 

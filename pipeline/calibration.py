@@ -1,0 +1,130 @@
+"""Calibration: the threshold that keeps false alarms rare, chosen on normal videos that are no test videos.
+
+A threshold of 0.5 means something else for every detector: XEL, for one, lowers all scores. So rates are compared at
+thresholds that cost each detector the same false alarms. Only normal videos that were put aside from training can say
+what those are: the detector has pushed down the scores of those that it learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .cache import Features, FeatureStore
+from .datasets import Dataset, LabelledVideo
+from .protocols import Protocol
+from .runs import Run, identity_of
+
+Source = Literal["validation", "training"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold, and what it was chosen on.
+
+    Attributes:
+        threshold: the lowest that keeps to the target; above 1 where even the highest scores are too common.
+        target: at most this share of the frames reach it, in (0, 1).
+        source: normal "validation" videos, or normal "training" videos, which the detector learnt from.
+        videos: how many.
+        frames: of these videos.
+    """
+
+    threshold: float
+    target: float
+    source: Source
+    videos: int
+    frames: int
+
+    @property
+    def note(self) -> str:
+        """What the threshold was chosen on, in words."""
+        text = (
+            f"the lowest with at most {100 * self.target:g} % false alarms among the {self.frames:,} frames of "
+            f"{self.videos} normal {self.source} video{'s' if self.videos != 1 else ''}"
+        )
+        if self.source == "training":
+            text += ", which the run learnt from since it put none aside: expect more false alarms on others"
+        return text
+
+
+def threshold_for(scores: Sequence[NDArray[np.float32]], target: float) -> float:
+    """The lowest threshold that at most a share ``target`` of the scores of normal frames reach.
+
+    Args:
+        scores: ``(frames,)`` of each video; at least one frame in all.
+        target: in (0, 1).
+
+    Returns:
+        The next number, in float32, above the highest score that would be one alarm too many.
+
+    Raises:
+        ValueError: no scores, or a target out of range.
+    """
+    joined = np.concatenate([np.empty(0, np.float32), *scores])
+    if not len(joined) or not 0 < target < 1:
+        raise ValueError(f"a target of {target} of {len(joined)} frames")
+    allowed = int(np.searchsorted(np.arange(len(joined) + 1) / len(joined), target, side="right")) - 1
+    too_many = np.partition(joined, len(joined) - 1 - allowed)[len(joined) - 1 - allowed]
+    return float(np.nextafter(too_many, np.float32(np.inf)))
+
+
+def calibrate(run: Run, dataset: Dataset, features: Path, protocol: Protocol, target: float) -> Calibration:
+    """Choose a run's threshold on its normal validation videos, or, if it has none, on those it learnt from.
+
+    Test videos are not looked at.
+
+    Args:
+        run: the trained detector.
+        dataset: the one that it was trained on.
+        features: the features folder.
+        protocol: says which frames count.
+        target: share of false alarms, in (0, 1).
+
+    Raises:
+        UserError: the videos of the training are not at hand as they were.
+    """
+    videos, source = _normal_videos(run, dataset, FeatureStore(features, run.manifest.extractor))
+    scores = [
+        protocol.score(video.name, run.detector, found, run.manifest.bags)[: protocol.counted(video.name, found)]
+        for video, found in videos
+    ]
+    frames = sum(map(len, scores))
+    if not frames:
+        raise UserError(f"no frame of the normal {source} videos counts under protocol {protocol.name}")
+    return Calibration(threshold_for(scores, target), target, source, len(videos), frames)
+
+
+def _normal_videos(
+    run: Run, dataset: Dataset, store: FeatureStore
+) -> tuple[list[tuple[LabelledVideo, Features]], Source]:
+    """The normal validation videos of a run, or its normal training videos where it has none."""
+    from .training import training_features, validation_split  # needs torch
+
+    identity = identity_of(run.folder)
+    videos, found, digest = training_features(dataset, store)
+    if (dataset.digest, digest) != (identity["labels"], identity["features"]):
+        raise UserError(
+            f"{run.folder}: was trained on {run.manifest.dataset}; {dataset.name} at hand has other training videos, "
+            "labels or features"
+        )
+    config = identity["config"]
+    share = config.get("validation") if isinstance(config, dict) else None
+    held_out = validation_split([video.abnormal for video in videos], share or 0.0, run.manifest.seed)
+    if len(held_out) != run.manifest.validation_videos:
+        raise UserError(
+            f"{run.folder}: its manifest says that {run.manifest.validation_videos} videos were put aside from "
+            f"training, its configuration gives {len(held_out)}: these files do not belong together"
+        )
+    chosen = [
+        (video, found[number])
+        for number, video in enumerate(videos)
+        if not video.abnormal and (number in held_out or not held_out)
+    ]
+    return chosen, "validation" if held_out else "training"
