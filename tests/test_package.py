@@ -29,9 +29,10 @@ OPEN_TO = {
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
     *("files", "console", "memory", "videos", "decoding", "clips", "cache", "extraction"),
-    *("datasets", "importing", "bags", "inference", "metrics", "resampling", "runs", "settings", "recipes"),
+    *("datasets", "importing", "bags", "inference", "metrics", "resampling", "curves", "runs", "settings", "recipes"),
     *("batches", "checkpoints", "baseline", "fitting", "training", "scoring", "evaluation", "ablation"),
-    *("preview", "contact_sheet", "page", "report", "ablation_page", "footage", "demo", "commands", "cli"),
+    *("preview", "contact_sheet", "page", "report", "ablation_page", "figures", "tables", "comparison", "published"),
+    *("footage", "demo", "commands", "cli"),
 ]
 
 

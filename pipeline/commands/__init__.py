@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import ablate, bank, demo, evaluate, extract, import_features, score, train, weights
+from . import ablate, bank, compare, demo, evaluate, extract, import_features, score, train, weights
 from .command import Command
 
 # In the order in which help lists them: that of the work.
@@ -13,6 +13,7 @@ COMMANDS: dict[str, Command] = {
     "import": import_features.COMMAND,
     "train": train.COMMAND,
     "evaluate": evaluate.COMMAND,
+    "compare": compare.COMMAND,
     "ablate": ablate.COMMAND,
     "bank": bank.COMMAND,
     "score": score.COMMAND,
