@@ -27,7 +27,6 @@ from .resampling import mean_and_spread
 from .runs import NAMES
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -39,7 +38,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # the second and third round through the palette
 TRUTH = "#F6D5CC"
 GUIDE: dict[str, Any] = {"color": "#8A8A8A", "linewidth": 0.6, "linestyle": (0, (4, 3))}
-ERROR_BAR = {"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8}
+ERROR_BAR: dict[str, Any] = {"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8}
 MARK = ERROR_BAR | {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.6, "clip_on": False, "zorder": 5}
 
 CHANCE = 50.0  # per cent, the AUC of a coin
@@ -206,7 +205,7 @@ def draw_ablation(stem: Path, rows: Sequence[Row]) -> None:
     detectors = list(dict.fromkeys(row.configuration.detector for row in rows))
     with drawing(stem, COLUMN if len(detectors) == 1 else PAGE, 2.9) as figure:
         panels = figure.subplots(2, len(detectors), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 2))
-        legend: dict[str, Artist] = {}
+        legend: dict[str, Any] = {}
         for column, detector in zip(panels.T, detectors, strict=True):
             of_detector = [row for row in rows if row.configuration.detector == detector]
             legend |= _bars_of_detector(column[0], of_detector, "auc", CHANCE)
@@ -223,17 +222,25 @@ def draw_ablation(stem: Path, rows: Sequence[Row]) -> None:
         figure.legend(legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend))
 
 
-def _bars_of_detector(axes: Axes, rows: Sequence[Row], figure: str, base: float) -> dict[str, Artist]:
+def draw_ablation_if_possible(stem: Path, rows: Sequence[Row]) -> Path | None:
+    """`draw_ablation` where matplotlib is installed; returns the PNG file, None where it is not."""
+    if not figures_available():
+        return None
+    draw_ablation(stem, rows)
+    return figure_files(stem)[0]
+
+
+def _bars_of_detector(axes: Axes, rows: Sequence[Row], figure: str, base: float) -> dict[str, Any]:
     """The bars of one panel; returns one of each kind for the legend. The bars of a loss stand side by side."""
     modes = list(dict.fromkeys(row.configuration.variant.mode for row in rows if row.gain is not None))
     width = 0.8 / max(len(modes), 1)
-    kinds: dict[str, Artist] = {}
+    kinds: dict[str, Any] = {}
     for row in rows:
         found = row.gain if figure == "gain" else row.figures[figure]
         if found is None:
             continue
         variant, (mean, spread) = row.configuration.variant, found
-        place = list(TERMS).index(variant.terms)
+        place = float(list(TERMS).index(variant.terms))
         if row.gain is not None:
             place += width * (modes.index(variant.mode) - (len(modes) - 1) / 2)
         error = None if spread is None else 100 * spread

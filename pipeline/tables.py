@@ -48,7 +48,7 @@ def markdown_table(rows: Sequence[Summary]) -> str:
 
 
 def latex_table(rows: Sequence[Summary]) -> str:
-    """The table as a ``tabular`` for ``\\input``: it needs the package booktabs, and brings no float and no caption."""
+    r"""The table as a ``tabular`` for ``\input``: it needs the package booktabs, and brings no float and no caption."""
     titles = [escape_latex(title) for title in _titles(rows)]
     lines = []
     for row, cells in zip(rows, cells_of(rows), strict=True):

@@ -25,12 +25,10 @@ def run(arguments: Namespace) -> int:
     settings = config_of(ablation.AblationConfig, arguments)
     result = ablation.ablate(arguments.manifest, arguments.features, arguments.out, settings)
     output.print(f"report: {ablation_page.write_ablation(result, output)}")
-    if figures.figures_available():
-        stem = result.out / "ablation"
-        figures.draw_ablation(stem, ablation_page.summarise(result.results))
-        output.print(f"figure: {figures.figure_files(stem)[0]}", markup=False)
-    else:
-        output.print(f"note: for a figure, {figures.EXTRA} and run this again", markup=False)
+    drawn = figures.draw_ablation_if_possible(result.out / "ablation", ablation_page.summarise(result.results))
+    output.print(
+        f"figure: {drawn}" if drawn else f"note: for a figure, {figures.EXTRA} and run this again", markup=False
+    )
     return DONE
 
 

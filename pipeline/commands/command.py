@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from rich.table import Table
+
+from ...errors import UserError
 
 if TYPE_CHECKING:
     from ..datasets import Dataset
 
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
+LOG_WIDTH = 200  # more than a table needs
 VIDEOS_HELP = "video files, folders of frames, or folders of these"
 
 Config = TypeVar("Config")
@@ -37,20 +41,33 @@ def config_of(kind: type[Config], arguments: Namespace) -> Config:
     return kind(**{field.name: arguments[field.name] for field in fields(kind) if field.name in arguments})  # type: ignore[arg-type]
 
 
-def dataset_arguments(parser: ArgumentParser, fold: str = "the fold to test on; all others are for training") -> None:
+def dataset_arguments(
+    parser: ArgumentParser, fold: str = "the fold to test on; all others are for training", required: bool = True
+) -> None:
     """The options that name a data set and the features of its videos."""
-    parser.add_argument(
-        "--manifest", type=Path, required=True, help="CSV file: video, split or fold, label, frames, spans"
-    )
+    manifest = "CSV file: video, split or fold, label, frames, spans"
+    parser.add_argument("--manifest", type=Path, required=required, help=manifest)
     parser.add_argument("--test_fold", type=str, help=fold)
-    parser.add_argument("--features", type=Path, required=True, help="folder that `xelvad extract` filled")
+    parser.add_argument("--features", type=Path, required=required, help="folder that `xelvad extract` filled")
 
 
 def dataset_of(arguments: Namespace) -> Dataset:
-    """The data set that the options of `dataset_arguments` name."""
+    """The data set that the options of `dataset_arguments` name.
+
+    Raises:
+        UserError: as `read_manifest`, or no data set is named where none need be.
+    """
     from ..datasets import read_manifest
 
+    if arguments.manifest is None or arguments.features is None:
+        raise UserError("a run is measured on a data set: name it by --manifest FILE and --features DIR")
     return read_manifest(arguments.manifest, arguments.test_fold)
+
+
+def print_wide(table: Table) -> None:
+    """Print a table; where no terminal says how wide it may be, as wide as it is."""
+    wide = output if output.is_terminal else Console(file=output.file, highlight=False, width=LOG_WIDTH)
+    wide.print(table)
 
 
 def list_set_aside(failed: Mapping[str, str]) -> int:

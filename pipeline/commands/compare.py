@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.markup import escape
 from rich.table import Table
 
-from .command import DONE, Command, dataset_arguments, dataset_of, output
+from .command import DONE, Command, dataset_arguments, dataset_of, output, print_wide
 from .evaluate import print_results
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def print_differences(differences: Sequence[Difference]) -> None:
         cells = [f"{100 * each.difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
         seed = "" if each.seed is None else str(each.seed)
         table.add_row(escape(each.run), seed, *cells, "outside" if each.zero_is_outside else "within")
-    output.print(table)
+    print_wide(table)
     output.print(
         "points of AUC, weights of the last iteration; paired bootstrap over the test videos: 0 outside speaks for a "
         "difference on videos like these, not for one with other seeds"
