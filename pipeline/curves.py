@@ -20,16 +20,18 @@ def mean_roc(curves: Sequence[Roc]) -> tuple[Curve, Curve, Curve | None]:
     It is exact: between two of the points returned every curve is straight.
 
     Returns:
-        False positive rates ``(points,)`` in order, from 0 to 1; the mean true positive rate at each; and its sample
-        standard deviation, None for a single curve. 0 comes twice, since curves may rise there.
+        False positive rates ``(points,)`` in order, from 0 to 1, each twice; the mean true positive rate at each, lower
+        and upper end of where curves rise vertically; and its sample standard deviation, None for a single curve.
     """
     grid = np.unique(np.concatenate([curve.false_positive_rate for curve in curves]))
-    rates = np.zeros((len(curves), 1 + len(grid)))
+    rates = np.empty((len(curves), len(grid), 2))
     for row, curve in zip(rates, curves, strict=True):
-        top = np.append(np.diff(curve.false_positive_rate) > 0, True)  # the upper end of what rises vertically
-        row[1:] = np.interp(grid, curve.false_positive_rate[top], curve.true_positive_rate[top])
+        # Where a rate comes several times, `interp` takes the last: the upper end, or backwards the lower one.
+        row[:, 0] = np.interp(-grid, -curve.false_positive_rate[::-1], curve.true_positive_rate[::-1])
+        row[:, 1] = np.interp(grid, curve.false_positive_rate, curve.true_positive_rate)
+    rates = rates.reshape(len(curves), -1)
     spread = rates.std(axis=0, ddof=1) if len(curves) > 1 else None
-    return np.append(0.0, grid), rates.mean(axis=0), spread
+    return np.repeat(grid, 2), rates.mean(axis=0), spread
 
 
 def mean_trade_off(test_sets: Sequence[Sequence[ScoredVideo]]) -> tuple[Curve, Curve]:

@@ -36,7 +36,7 @@ LINE = 0.16  # inches: of a legend
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # the second and third round through the palette
-TRUTH = "#F6D5CC"
+TRUTH = "#E2E2E2"
 GUIDE: dict[str, Any] = {"color": "#8A8A8A", "linewidth": 0.6, "linestyle": (0, (4, 3))}
 ERROR_BAR: dict[str, Any] = {"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8}
 MARK = ERROR_BAR | {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.6, "clip_on": False, "zorder": 5}
@@ -61,6 +61,8 @@ STYLE = {
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.7,
     "legend.handlelength": 1.6,
     "legend.borderaxespad": 0.3,
     "lines.linewidth": 1.2,
@@ -141,7 +143,7 @@ def draw_roc(stem: Path, runs: Runs) -> None:
                 axes.fill_between(grid, low, high, **band_style(number))
         axes.set_aspect("equal")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False positive rate", ylabel="True positive rate")
-        add_legend(axes, legend, title="Run (AUC %)", loc="lower right")
+        add_legend(axes, legend, title="Run (AUC %)", loc="lower right", frameon=True)
 
 
 def draw_trade_off(stem: Path, runs: Runs, threshold: float = THRESHOLD) -> None:
@@ -158,9 +160,9 @@ def draw_trade_off(stem: Path, runs: Runs, threshold: float = THRESHOLD) -> None
             far, tpr = mean_trade_off([each.videos for each in seeds])
             (line,) = axes.plot(100 * far, 100 * tpr, **line_style(number))
             legend.append((line, name))
-            at = 100 * np.array([rates_at(each.videos, threshold) for each in seeds])  # (seeds, 2)
-            (x, x_spread), (y, y_spread) = (mean_and_spread(rates.tolist()) for rates in at.T)
-            axes.errorbar([x], [y], y_spread, x_spread, fmt="o", color=colour_of(number), **MARK)
+            rates = 100 * np.array([rates_at(each.videos, threshold) for each in seeds])  # (seeds, 2)
+            (x, x_error), (y, y_error) = (_mean_and_error(each.tolist()) for each in rates.T)
+            axes.errorbar([x], [y], y_error, x_error, fmt="o", color=colour_of(number), **MARK)
         axes.set(xlim=(-0.01, 100), ylim=(0, 100))  # a little room, lest curves hide the axis of 0
         axes.set(xlabel="False alarm rate on normal videos (%)", ylabel="True positive rate (%)")
         axes.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
@@ -245,8 +247,20 @@ def _bars_of_detector(axes: Axes, rows: Sequence[Row], figure: str, base: float)
             place += width * (modes.index(variant.mode) - (len(modes) - 1) / 2)
         error = None if spread is None else 100 * spread
         bars = axes.bar(place, 100 * mean - base, width, base, yerr=error, error_kw=ERROR_BAR, **BARS[variant.mode])
+        bars[0].set_gid(f"bar-{figure}-{bar_name(row)}")
         kinds[MODES[variant.mode]] = bars
     return kinds
+
+
+def bar_name(row: Row) -> str:
+    """The name of a configuration's bars within the SVG."""
+    return f"{row.configuration.detector}-{row.configuration.variant.folder}"
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, NDArray[np.float64] | None]:
+    """Mean and error bar ``(2, 1)``, a standard deviation down and up within 0 to 100 %; no bar of a single value."""
+    mean, spread = mean_and_spread(values)
+    return mean, None if spread is None else np.array([[min(spread, mean)], [min(spread, 100 - mean)]])
 
 
 def true_spans(truth: NDArray[np.bool_]) -> list[tuple[int, int]]:

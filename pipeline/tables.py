@@ -25,6 +25,7 @@ LATEX_CHARACTERS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "[": "{[}",  # at the beginning of a line it would be an option of the line break before
 } | {character: rf"\{character}" for character in "&%$#_{}"}
 
 

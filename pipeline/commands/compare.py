@@ -46,6 +46,7 @@ def print_differences(differences: Sequence[Difference]) -> None:
         low, high = 100 * each.interval.low, 100 * each.interval.high
         cells = [f"{100 * each.difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
         seed = "" if each.seed is None else str(each.seed)
+        cells = [cell.replace("-", "−") for cell in cells]
         table.add_row(escape(each.run), seed, *cells, "outside" if each.zero_is_outside else "within")
     print_wide(table)
     output.print(

@@ -57,24 +57,30 @@ def print_beside(paper: Paper, data_set: str, found: Sequence[Beside]) -> None:
     table = Table("run", "published as", paper.data_sets[data_set].title, "published", "here", "difference")
     for beside in found:
         table.add_section()
-        labels = [run_label(beside), f"{beside.row.method}, {beside.row.features}" if beside.row else "–"]
+        labels = [
+            run_label(beside) + "†" * beside.chosen_on_test,
+            f"{beside.row.method}, {beside.row.features}" if beside.row else "–",
+        ]
         for rate, title in TITLES.items():
             published = beside.row.figures[data_set].get(rate) if beside.row else None
             star = "*" * bool(beside.row and data_set in beside.row.notes)
-            mean = 100 * beside.summary.mean[rate]
-            here = f"{mean:.2f}" + (f" ± {100 * spread[rate]:.2f}" if (spread := beside.summary.spread) else "")
-            cells = [published + star, here, f"{mean - float(published):+.2f}"] if published else ["–", here, ""]
+            mean, spread = 100 * beside.summary.mean[rate], beside.summary.spread
+            here = f"{mean:.2f}" + (f" ± {100 * spread[rate]:.2f}" if spread else "")
+            difference = f"{mean - float(published):+.2f}".replace("-", "−") if published else ""
+            cells = [published + star if published else "–", here, difference]
             table.add_row(*map(escape, labels), title, *cells)
             labels = ["", ""]
     print_wide(table)
-    for beside in found:
+    for run, beside in {beside.summary.run: beside for beside in found}.items():
         if beside.row is None:
             title = paper.data_sets[data_set].title
-            output.print(f"{run_label(beside)}: nothing is published for {beside.name} on {title}", markup=False)
+            output.print(f"{run}: nothing is published for {beside.name} on {title}", markup=False)
         elif beside.unfair:
-            output.print(f"{run_label(beside)}: not a fair comparison with {beside.row.method}:", markup=False)
+            output.print(f"{run}: not a fair comparison with the published {beside.row.method}:", markup=False)
             for reason in beside.unfair:
                 output.print(f"  - {reason}", markup=False)
+    if any(beside.chosen_on_test for beside in found):
+        output.print("† chosen on the very videos it is measured on: an upper bound, not a result")
     print_sources(paper, [data_set])
 
 
