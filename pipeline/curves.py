@@ -24,12 +24,12 @@ def mean_roc(curves: Sequence[Roc]) -> tuple[Curve, Curve, Curve | None]:
         and upper end of where curves rise vertically; and its sample standard deviation, None for a single curve.
     """
     grid = np.unique(np.concatenate([curve.false_positive_rate for curve in curves]))
-    rates = np.empty((len(curves), len(grid), 2))
-    for row, curve in zip(rates, curves, strict=True):
+    ends = np.empty((len(curves), len(grid), 2))
+    for row, curve in zip(ends, curves, strict=True):
         # Where a rate comes several times, `interp` takes the last: the upper end, or backwards the lower one.
         row[:, 0] = np.interp(-grid, -curve.false_positive_rate[::-1], curve.true_positive_rate[::-1])
         row[:, 1] = np.interp(grid, curve.false_positive_rate, curve.true_positive_rate)
-    rates = rates.reshape(len(curves), -1)
+    rates = ends.reshape(len(curves), -1)
     spread = rates.std(axis=0, ddof=1) if len(curves) > 1 else None
     return np.repeat(grid, 2), rates.mean(axis=0), spread
 

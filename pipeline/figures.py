@@ -139,8 +139,8 @@ def draw_roc(stem: Path, runs: Runs) -> None:
             (line,) = axes.plot(grid, mean, **line_style(number))
             legend.append((line, f"{name} ({percent([each.metrics.auc for each in seeds])})"))
             if spread is not None:
-                low, high = np.clip([mean - spread, mean + spread], 0, 1)
-                axes.fill_between(grid, low, high, **band_style(number))
+                band = distinct(np.stack([grid, *np.clip([mean - spread, mean + spread], 0, 1)]))
+                axes.fill_between(*band, **band_style(number))
         axes.set_aspect("equal")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False positive rate", ylabel="True positive rate")
         add_legend(axes, legend, title="Run (AUC %)", loc="lower right", frameon=True)
@@ -273,6 +273,12 @@ def steps_of(scores: NDArray[np.float64]) -> NDArray[np.int64]:
     """Where any of several scores ``(seeds, frames)`` changes, with 0 and the end: a clip's frames share one."""
     changes = np.flatnonzero(np.any(np.diff(scores, axis=1) != 0, axis=0)) + 1
     return np.concatenate([[0], changes, [scores.shape[1]]])
+
+
+def distinct(points: NDArray[np.float64], decimals: int = 3) -> NDArray[np.float64]:
+    """Those of ``(coordinates, points)`` that an eye tells from the one before: matplotlib thins lines, but not areas."""
+    rounded = np.round(points, decimals)
+    return rounded[:, np.append(True, np.any(np.diff(rounded, axis=1) != 0, axis=0))]
 
 
 def percent(values: Sequence[float]) -> str:

@@ -176,6 +176,11 @@ def test_scores_are_drawn_with_truth_and_threshold(runs: Runs, tmp_path: Path) -
     np.testing.assert_allclose(shades[0][:, 0].max(), (last + 1) / steps[-1], atol=1e-3)
 
 
+def test_points_that_no_eye_tells_apart_are_left_out() -> None:
+    points = np.array([[0, 0.0001, 0.0004, 0.1, 0.1, 1], [0, 0, 0.2, 0.2, 0.20004, 1]])
+    np.testing.assert_array_equal(figures.distinct(points), [[0, 0, 0.1, 1], [0, 0.2, 0.2, 1]])
+
+
 def test_a_normal_video_has_no_shade(runs: Runs, tmp_path: Path) -> None:
     draw_scores(tmp_path / "scores", "scene 0/video_02.mp4", runs)
     assert "anomalous" not in Drawn(tmp_path / "scores").texts
