@@ -276,7 +276,7 @@ def steps_of(scores: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def distinct(points: NDArray[np.float64], decimals: int = 3) -> NDArray[np.float64]:
-    """Those of ``(coordinates, points)`` that an eye tells from the one before: matplotlib thins lines, but not areas."""
+    """Those of ``(coordinates, points)`` that an eye tells from the one before: matplotlib thins lines, not areas."""
     rounded = np.round(points, decimals)
     return rounded[:, np.append(True, np.any(np.diff(rounded, axis=1) != 0, axis=0))]
 
