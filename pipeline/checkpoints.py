@@ -55,7 +55,7 @@ def check_identity(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) 
     Raises:
         UserError: names the keys that differ, with both values.
     """
-    before, now = _flat(saved), _flat(wanted)
+    before, now = flat(saved), flat(wanted)
     differing = [
         f"{key} {_difference(before.get(key, 'not there'), now.get(key, 'not there'))}"
         for key in before | now
@@ -89,8 +89,9 @@ def _interned(value: Any) -> Any:
     return sys.intern(str(value)) if isinstance(value, str) else value
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dictionary, with names such as ``xel.mode``."""
+    named: dict[str, Any] = {}
     for key, item in value.items():
-        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
-    return flat
+        named |= flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return named

@@ -122,10 +122,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the same test videos: the figures of the one less those of the other."""
+    """A run against another on the same test videos: its figures less those of the other.
+
+    Attributes:
+        run: name of the run.
+        other: name of the run that it is compared with.
+        seed: of both, where they have seeds in common; else None: their first trainings were compared.
+        differences: by figure.
+    """
 
     run: str
     other: str
+    seed: int | None
     differences: dict[Figure, Difference]
 
 
@@ -276,22 +284,25 @@ def grouped(evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], list[Eva
     return groups
 
 
-def first_seeds(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Each run with the weights of the last iteration, its first seed where there are several."""
-    return [group[0] for (_, weights), group in grouped(evaluations).items() if weights == LAST]
+def last_weights(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """The seeds of each run, with the weights of the last iteration."""
+    return {run: group for (run, weights), group in grouped(evaluations).items() if weights == LAST}
 
 
 def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
-    """The first run less each of the others, each with the last iteration's weights of its first seed."""
-    first, *others = first_seeds(evaluations)
-    return [
-        Comparison(
-            first.label,
-            other.label,
-            {figure: paired_difference(first.videos, other.videos, figure=figure) for figure in FIGURES},
-        )
-        for other in others
-    ]
+    """Each run less the first, with the last iteration's weights: of every seed that both have, else their first ones.
+
+    Equal seeds belong together: they put the same validation videos aside.
+    """
+    (first, reference), *others = last_weights(evaluations).items()
+    by_seed = {each.seed: each for each in reference}
+    comparisons = []
+    for name, group in others:
+        pairs = [(each, by_seed[each.seed]) for each in group if each.seed in by_seed]
+        for one, other in pairs or [(group[0], reference[0])]:
+            differences = {figure: paired_difference(one.videos, other.videos, figure=figure) for figure in FIGURES}
+            comparisons.append(Comparison(name, first, one.seed if pairs else None, differences))
+    return comparisons
 
 
 def write_evaluations(evaluations: Sequence[Evaluation], out: Path, comparisons: Sequence[Comparison] = ()) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .datasets import Dataset
-from .evaluation import Comparison, Evaluation, Summary, first_seeds, summarise
+from .evaluation import Comparison, Evaluation, Summary, last_weights, summarise
 from .page import Curve, ReportedVideo, RocCurve, write_page
 from .runs import LAST, Run
 from .scoring import FrameScores
@@ -53,7 +53,7 @@ def report_evaluations(
     The table has all weights of all runs, over their seeds. Curves are those of the last iteration's weights, of each
     run's first seed, each with its calibrated threshold; the summary and the thumbnails speak of the first run.
     """
-    shown = first_seeds(evaluations)
+    shown = [group[0] for group in last_weights(evaluations).values()]
     first = shown[0]
     thresholds = [each.calibration.threshold if each.calibration else None for each in shown]
     videos = []

@@ -137,14 +137,15 @@ def comparison_table(comparisons: Sequence[Comparison]) -> ResultTable:
             f"{100 * found.value:+.2f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}), p = {found.p_value:.3f}"
             for found in each.differences.values()
         ]
-        rows.append((f"{each.run} less {each.other}", *cells))
+        seed = "" if each.seed is None else f", seed {each.seed}"
+        rows.append((f"{each.run} less {each.other}{seed}", *cells))
     return ResultTable(
         "Differences",
         ("runs", "AUC, points", "AP, points", "AUC abnormal, points"),
         tuple(rows),
         (
-            "in brackets where 95 % of test sets drawn from these videos lie, p: two-sided bootstrap test; one seed of "
-            "each run, so that the spread over seeds is not in it",
+            "in brackets where 95 % of test sets drawn from these videos lie, p: two-sided bootstrap test; of single "
+            "trainings, so that the spread over seeds is not in it",
         ),
     )
 

@@ -31,9 +31,10 @@ STAGES = [
     *("files", "console", "memory", "videos", "decoding", "naming", "clips", "cache"),
     *("bags", "inference", "protocols", "events", "settings"),
     *("reading", "stillness", "extraction", "datasets", "auditing", "importing"),
-    *("metrics", "resampling", "runs", "recipes", "batches", "checkpoints", "baseline", "fitting", "training"),
-    *("scoring", "calibration", "evaluation", "tables", "ablation"),
-    *("preview", "contact_sheet", "page", "report", "ablation_page", "footage", "demo", "commands", "cli"),
+    *("metrics", "resampling", "curves", "runs", "recipes", "batches", "checkpoints", "baseline", "fitting"),
+    *("training", "scoring", "calibration", "evaluation", "tables", "ablation", "preview", "contact_sheet", "page"),
+    *("report", "ablation_page", "figures", "paper_tables", "comparison", "published", "footage", "demo"),
+    *("commands", "cli"),
 ]
 
 

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from . import ablate, audit, bank, demo, evaluate, extract, import_features, score, train, weights
+from . import (
+    ablate,
+    audit,
+    bank,
+    compare,
+    demo,
+    evaluate,
+    extract,
+    import_features,
+    results,
+    score,
+    train,
+    weights,
+)
 from .command import Command
 
 # In the order in which help lists them: that of the work.
@@ -14,6 +27,8 @@ COMMANDS: dict[str, Command] = {
     "import": import_features.COMMAND,
     "train": train.COMMAND,
     "evaluate": evaluate.COMMAND,
+    "compare": compare.COMMAND,
+    "results": results.COMMAND,
     "ablate": ablate.COMMAND,
     "bank": bank.COMMAND,
     "score": score.COMMAND,

@@ -20,12 +20,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from .. import ablation, ablation_page
+    from .. import ablation, ablation_page, figures
     from ..datasets import DatasetChoice
 
     settings = config_of(ablation.AblationConfig, arguments)
     result = ablation.ablate(config_of(DatasetChoice, arguments), arguments.features, arguments.out, settings)
     output.print(f"report: {ablation_page.write_ablation(result, output)}")
+    drawn = figures.draw_ablation_if_possible(result.out / "ablation", ablation_page.summarise(result.results))
+    output.print(
+        f"figure: {drawn}" if drawn else f"note: for a figure, {figures.EXTRA} and run this again", markup=False
+    )
     return DONE
 
 

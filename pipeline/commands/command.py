@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from rich.table import Table
 
 if TYPE_CHECKING:
     from ..datasets import Dataset
 
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
+LOG_WIDTH = 200  # more than a table needs
 VIDEOS_HELP = "video files, folders of frames, or folders of these"
 
 Config = TypeVar("Config")
@@ -56,6 +58,12 @@ def dataset_of(arguments: Namespace) -> Dataset:
     from ..datasets import DatasetChoice
 
     return config_of(DatasetChoice, arguments).read(arguments.test_fold)
+
+
+def print_wide(table: Table) -> None:
+    """Print a table; where no terminal says how wide it may be, as wide as it is."""
+    wide = output if output.is_terminal else Console(file=output.file, highlight=False, width=LOG_WIDTH)
+    wide.print(table)
 
 
 def list_set_aside(failed: Mapping[str, str]) -> int:

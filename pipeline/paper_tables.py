@@ -1,0 +1,134 @@
+"""Tables of results for papers and read-mes: several runs, mean ± standard deviation over seeds, the best in bold.
+
+What was chosen on the test videos is an upper bound, not a result: it is marked, and never bold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .ablation_page import COLUMNS
+from .evaluation import Summary
+from .runs import best_on
+
+LOWER_IS_BETTER = frozenset({"far_normal"})
+HEADS = ("run", "weights", "seeds")
+DAGGER = "Chosen on the very videos it is measured on: an upper bound, not a result, and never bold."
+SPREAD = "Mean ± sample standard deviation over the seeds."
+BOLD = "Bold: the best mean, as printed; ties together."
+
+LATEX_CHARACTERS = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # at the beginning of a line it would be an option of the line break before
+} | {character: rf"\{character}" for character in "&%$#_{}"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure as it is printed: mean, spread of several seeds else None, and whether it is the best."""
+
+    mean: str
+    spread: str | None
+    best: bool
+
+
+def markdown_table(rows: Sequence[Summary]) -> str:
+    """The table in Markdown, with notes."""
+    lines = [[*HEADS, *_titles(rows)], ["---", "---", *["--:"] * (1 + len(_titles(rows)))]]
+    for row, cells in zip(rows, cells_of(rows), strict=True):
+        figures = [(f"**{cell.mean}**" if cell.best else cell.mean) + _after(cell, " ± ") for cell in cells]
+        lines.append([escape_markdown(row.run), _weights(row) + "†" * _chosen_on_test(row), str(row.seeds), *figures])
+    table = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([*table, "", " ".join(_notes(rows, "† ")), ""])
+
+
+def latex_table(rows: Sequence[Summary]) -> str:
+    r"""The table as a ``tabular`` for ``\input``: it needs the package booktabs, and brings no float and no caption."""
+    titles = [escape_latex(title) for title in _titles(rows)]
+    lines = []
+    for row, cells in zip(rows, cells_of(rows), strict=True):
+        dagger = r"$^\dagger$" * _chosen_on_test(row)
+        figures = [
+            (rf"\textbf{{{cell.mean}}}" if cell.best else cell.mean) + _after(cell, r" $\pm$ ") for cell in cells
+        ]
+        lines.append([escape_latex(row.run), escape_latex(_weights(row)) + dagger, str(row.seeds), *figures])
+    notes = " ".join(_notes(rows, r"$^\dagger$")).replace("±", r"$\pm$")
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            rf"\begin{{tabular}}{{ll{'r' * (1 + len(titles))}}}",
+            r"\toprule",
+            rf"{' & '.join([*HEADS, *titles])} \\",
+            r"\midrule",
+            *(rf"{' & '.join(line)} \\" for line in lines),
+            r"\bottomrule",
+            r"\end{tabular}",
+            f"% {notes}",
+            "",
+        ]
+    )
+
+
+def cells_of(rows: Sequence[Summary]) -> list[list[Cell]]:
+    """The figures of each row in per cent, in the order of the columns.
+
+    The best mean is that of the highest figure, of false alarm rates the lowest, among all rows but those chosen on the
+    test videos. Means are compared as they are printed, so that two equal numbers are both bold or both not.
+    """
+    columns = []
+    for name in _names(rows):
+        means = [f"{100 * row.mean[name]:.2f}" for row in rows]
+        eligible = [float(mean) for mean, row in zip(means, rows, strict=True) if not _chosen_on_test(row)]
+        best = (min if name in LOWER_IS_BETTER else max)(eligible, default=None)
+        columns.append(
+            [
+                Cell(
+                    mean,
+                    None if row.spread is None else f"{100 * row.spread[name]:.2f}",
+                    float(mean) == best and not _chosen_on_test(row),
+                )
+                for mean, row in zip(means, rows, strict=True)
+            ]
+        )
+    return [list(cells) for cells in zip(*columns, strict=True)]
+
+
+def escape_latex(text: str) -> str:
+    """A name as LaTeX prints it."""
+    return "".join(LATEX_CHARACTERS.get(character, character) for character in text)
+
+
+def escape_markdown(text: str) -> str:
+    """A name that neither ends its cell nor becomes a mark-up of its own."""
+    return "".join(f"\\{character}" if character in "\\`*_[]<>|~" else character for character in text)
+
+
+def _names(rows: Sequence[Summary]) -> list[str]:
+    return [name for name in COLUMNS if name in rows[0].mean]
+
+
+def _titles(rows: Sequence[Summary]) -> list[str]:
+    return [COLUMNS[name] for name in _names(rows)]
+
+
+def _weights(row: Summary) -> str:
+    return row.weights.replace("_", " ")
+
+
+def _chosen_on_test(row: Summary) -> bool:
+    return row.weights == best_on("test")
+
+
+def _after(cell: Cell, sign: str) -> str:
+    return "" if cell.spread is None else f"{sign}{cell.spread}"
+
+
+def _notes(rows: Sequence[Summary], dagger: str) -> list[str]:
+    notes = [SPREAD] if any(row.spread is not None for row in rows) else []
+    return [*notes, BOLD, *([dagger + DAGGER] if any(map(_chosen_on_test, rows)) else [])]
