@@ -30,7 +30,7 @@ class Pictures:
         order: of the colour channels.
         interpolation: of resizing.
         antialias: low-pass before shrinking, as Pillow does. Some networks were trained without.
-        crops: None, or 10: the four corners and the centre, then the same mirrored.
+        crops: None, or 10: the four corners and the centre, then those of the mirrored frame.
         rounding: where the longer side, or the margin of the centre crop, is no whole number of pixels: the side to the
             nearest and the margin down; or as torchvision does, the side down and the margin to the nearest even one.
     """
@@ -50,7 +50,7 @@ class Pictures:
         size = f"short side {self.resize}" if isinstance(self.resize, int) else f"{self.resize[0]}x{self.resize[1]}"
         crops = "centre crop" if self.crops is None else f"{self.crops} crops of"
         antialias = "" if self.antialias else " without antialiasing"
-        mean, std = (" ".join(dict.fromkeys(f"{value:g}" for value in values)) for values in (self.mean, self.std))
+        mean, std = (" ".join(f"{value:.9g}" for value in _once(values)) for values in (self.mean, self.std))
         rounding = "" if self.rounding == "nearest" else f" (rounded as {self.rounding})"
         crops = f"{crops} {self.crop}{rounding}"
         return f"{self.order}, {self.interpolation}{antialias} to {size}, {crops}, (x - {mean}) / {std}"
@@ -68,12 +68,11 @@ class Pictures:
         halved = round if self.rounding == "torchvision" else int
         corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)] if self.crops else []
         places = [*corners, (halved(bottom / 2), halved(right / 2))]
-        crops = [frames[:, :, y : y + self.crop, x : x + self.crop] for y, x in places]
+        views = [frames, frames.flip(3)] if self.crops else [frames]
+        crops = [self._ordered(view[:, :, y : y + self.crop, x : x + self.crop]) for view in views for y, x in places]
         if self.crops is None:
-            return self._ordered(crops[0]).permute(0, 4, 1, 2, 3)
-        crops += [crop.flip(3) for crop in crops]
-        stacked = torch.stack([self._ordered(crop) for crop in crops], dim=1)  # (B, 10, T, crop, crop, 3)
-        return stacked.permute(0, 1, 5, 2, 3, 4)
+            return crops[0].permute(0, 4, 1, 2, 3)
+        return torch.stack(crops, dim=1).permute(0, 1, 5, 2, 3, 4)  # (B, 10, T, crop, crop, 3) -> (B, 10, 3, T, …)
 
     def resized(self, clips: NDArray[np.uint8]) -> Tensor:
         """All frames at the size that is cropped from, uint8 ``(B, T, H, W, 3) -> (B, T, H', W', 3)``."""
@@ -101,6 +100,11 @@ class Pictures:
         from .networks import Normalise
 
         return Normalise(self.mean, self.std)
+
+
+def _once(values: tuple[float, ...]) -> tuple[float, ...]:
+    """One value, if all are the same."""
+    return values[:1] if len(set(values)) == 1 else values
 
 
 def short_side_size(
