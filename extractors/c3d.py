@@ -61,11 +61,10 @@ def convert_layout(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tenso
     Layouts: ``conv1.weight``, ``conv3a.weight`` (c3d.pickle) and ``conv1a.conv.weight`` (MMAction2). fc7 and the head
     are left out.
     """
-    state = state_of(arrays, "fc7", "fc8", "out_layer", "cls_head", "backbone.fc7")
+    state = state_of(arrays, "fc7", "fc8", "out_layer", "cls_head")
     return {_own_name(name): tensor for name, tensor in state.items()}
 
 
 def _own_name(name: str) -> str:
-    name = re.sub(r"^(backbone|features)\.", "", name)
-    name = re.sub(r"^conv([12])\.", r"conv\1a.", name).replace(".conv.", ".")
+    name = re.sub(r"^conv([12])\.", r"conv\1a.", name.removeprefix("features.")).replace(".conv.", ".")
     return f"features.{name}" if name.startswith("conv") else name

@@ -81,12 +81,12 @@ class Joined(nn.Module):
 
 
 def state_of(arrays: Mapping[str, NDArray[np.float32]], *heads: str) -> dict[str, Tensor]:
-    """A checkpoint in the network's own names, without a wrapper's prefix and without the classifying head.
+    """A checkpoint in the network's own names, without the prefixes of wrappers and without the classifying head.
 
     Args:
         arrays: names and arrays of the checkpoint.
         heads: prefixes of the names that belong to the head.
     """
-    names = {name: name.removeprefix("module.") for name in arrays}
+    names = {name: name.removeprefix("module.").removeprefix("backbone.") for name in arrays}
     kept = {name: own for name, own in names.items() if not own.startswith(heads)}
     return {own: torch.from_numpy(np.array(arrays[name])) for name, own in kept.items()}

@@ -7,6 +7,7 @@ device: a quarter of the bytes to keep and to carry. On the CPU a clip takes som
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +30,9 @@ class Pictures:
         order: of the colour channels.
         interpolation: of resizing.
         antialias: low-pass before shrinking, as Pillow does. Some networks were trained without.
-        crops: None, or 10: the four corners and the centre, then the same mirrored.
+        crops: None, or 10: the four corners and the centre, then those of the mirrored frame.
+        rounding: where the longer side, or the margin of the centre crop, is no whole number of pixels: the side to the
+            nearest and the margin down; or as torchvision does, the side down and the margin to the nearest even one.
     """
 
     resize: int | tuple[int, int]
@@ -40,14 +43,17 @@ class Pictures:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
     crops: Literal[10] | None = None
+    rounding: Literal["nearest", "torchvision"] = "nearest"
     channels = 3
 
     def __str__(self) -> str:
         size = f"short side {self.resize}" if isinstance(self.resize, int) else f"{self.resize[0]}x{self.resize[1]}"
         crops = "centre crop" if self.crops is None else f"{self.crops} crops of"
         antialias = "" if self.antialias else " without antialiasing"
-        mean, std = (" ".join(dict.fromkeys(f"{value:g}" for value in values)) for values in (self.mean, self.std))
-        return f"{self.order}, {self.interpolation}{antialias} to {size}, {crops} {self.crop}, (x - {mean}) / {std}"
+        mean, std = (" ".join(f"{value:.9g}" for value in _once(values)) for values in (self.mean, self.std))
+        rounding = "" if self.rounding == "nearest" else f" (rounded as {self.rounding})"
+        crops = f"{crops} {self.crop}{rounding}"
+        return f"{self.order}, {self.interpolation}{antialias} to {size}, {crops}, (x - {mean}) / {std}"
 
     def __call__(self, clips: NDArray[np.uint8]) -> Tensor:
         """RGB ``(B, T, H, W, 3)`` to uint8 ``(B, 3, T, crop, crop)``, or ``(B, 10, 3, T, crop, crop)``.
@@ -59,13 +65,14 @@ class Pictures:
         frames = self.resized(clips)  # (B, T, H', W', 3)
         height, width = frames.shape[2:4]
         bottom, right = height - self.crop, width - self.crop
+        halved = round if self.rounding == "torchvision" else int
         corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)] if self.crops else []
-        crops = [frames[:, :, y : y + self.crop, x : x + self.crop] for y, x in [*corners, (bottom // 2, right // 2)]]
+        places = [*corners, (halved(bottom / 2), halved(right / 2))]
+        views = [frames, frames.flip(3)] if self.crops else [frames]
+        crops = [self._ordered(view[:, :, y : y + self.crop, x : x + self.crop]) for view in views for y, x in places]
         if self.crops is None:
-            return self._ordered(crops[0]).permute(0, 4, 1, 2, 3)
-        crops += [crop.flip(3) for crop in crops]
-        stacked = torch.stack([self._ordered(crop) for crop in crops], dim=1)  # (B, 10, T, crop, crop, 3)
-        return stacked.permute(0, 1, 5, 2, 3, 4)
+            return crops[0].permute(0, 4, 1, 2, 3)
+        return torch.stack(crops, dim=1).permute(0, 1, 5, 2, 3, 4)  # (B, 10, T, crop, crop, 3) -> (B, 10, 3, T, …)
 
     def resized(self, clips: NDArray[np.uint8]) -> Tensor:
         """All frames at the size that is cropped from, uint8 ``(B, T, H, W, 3) -> (B, T, H', W', 3)``."""
@@ -73,7 +80,8 @@ class Pictures:
         import torch.nn.functional as F
 
         batch, length, height, width, _ = clips.shape
-        size = self.resize if isinstance(self.resize, tuple) else short_side_size(height, width, self.resize)
+        rounded = int if self.rounding == "torchvision" else round
+        size = self.resize if isinstance(self.resize, tuple) else short_side_size(height, width, self.resize, rounded)
         frames = torch.from_numpy(clips)
         if (height, width) == size:
             return frames
@@ -94,7 +102,14 @@ class Pictures:
         return Normalise(self.mean, self.std)
 
 
-def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """The size ``(height, width)`` after scaling so that the shorter side is ``short_side``."""
-    scale = short_side / min(height, width)
-    return max(short_side, round(height * scale)), max(short_side, round(width * scale))
+def _once(values: tuple[float, ...]) -> tuple[float, ...]:
+    """One value, if all are the same."""
+    return values[:1] if len(set(values)) == 1 else values
+
+
+def short_side_size(
+    height: int, width: int, short_side: int, rounded: Callable[[float], int] = round
+) -> tuple[int, int]:
+    """The size ``(height, width)`` after scaling so that the shorter side is ``short_side``, and the longer rounded."""
+    shorter = min(height, width)
+    return rounded(short_side * height / shorter), rounded(short_side * width / shorter)

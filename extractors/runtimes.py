@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.fx
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..errors import UserError
-from .networks import ClipExtractor, over_crops
+from .networks import ClipExtractor, Normalise, over_crops
 
 Runtime = Literal["auto", "eager", "compile", "openvino"]
 Network = Callable[[Tensor], Tensor]  # (n, C, T, H, W) -> (n, F) in floating point, on the engine's device
@@ -112,12 +114,40 @@ def _on(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Network
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy of a network whose batch-norms are part of the convolutions before them."""
-    from torch.fx.experimental.optimization import fuse
+    network = copy.deepcopy(network)
+    modules = dict(network.named_modules())
+    if not any(isinstance(module, nn.BatchNorm3d) for module in modules.values()):
+        return network  # transformers: there is nothing to fold, and no graph of them to trace
+    graph = _Tracer().trace(network)
+    for node in [node for node in graph.nodes if node.op == "call_module"]:
+        norm, before = modules[node.target], node.args[0]
+        convolution = modules.get(str(before.target)) if before.op == "call_module" else None
+        if isinstance(norm, nn.BatchNorm3d) and isinstance(convolution, nn.Conv3d) and len(before.users) == 1:
+            _fold(norm, convolution)
+            node.replace_all_uses_with(before)
+            graph.erase_node(node)
+    return torch.fx.GraphModule(network, graph)
 
-    if not any(isinstance(module, nn.BatchNorm3d) for module in network.modules()):
-        return copy.deepcopy(network)  # transformers: there is nothing to fold, and no graph of them to trace
-    folded: nn.Module = fuse(network)
-    return folded
+
+def _fold(norm: nn.BatchNorm3d, convolution: nn.Conv3d) -> None:
+    assert norm.running_mean is not None, "in evaluation it needs what it learned"
+    assert norm.running_var is not None
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+
+
+class _Tracer(torch.fx.Tracer):
+    """Looks into no convolution, of whatever subclass, nor into what depends on the precision of the network."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (nn.Conv3d, Normalise)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _compiled(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:

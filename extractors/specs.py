@@ -17,12 +17,12 @@ _GREY = (114.75, 114.75, 114.75), (57.375, 57.375, 57.375)
 
 I3D_RGB = Pictures(256, 224, *_I3D, interpolation="bicubic")
 I3D_FLOW = Flow()
-R50 = Pictures(256, 224, *_GREY)
+R50 = Pictures(256, 224, *_GREY, rounding="torchvision")  # pytorchvideo's is the same
 # torchvision's networks were trained without antialiasing, and are published with that preprocessing.
-SMALL = Pictures((128, 171), 112, *_KINETICS, antialias=False)
-S3D = Pictures((256, 256), 224, *_KINETICS, antialias=False)
-SWIN = Pictures(256, 224, *_IMAGENET, antialias=False)
-MVIT = Pictures(256, 224, *_GREY, antialias=False)
+SMALL = Pictures((128, 171), 112, *_KINETICS, antialias=False, rounding="torchvision")
+S3D = Pictures((256, 256), 224, *_KINETICS, antialias=False, rounding="torchvision")
+SWIN = Pictures(256, 224, *_IMAGENET, antialias=False, rounding="torchvision")
+MVIT = Pictures(256, 224, *_GREY, antialias=False, rounding="torchvision")
 C3D = Pictures((128, 171), 112, (90.25, 97.66, 101.41), (1.0, 1.0, 1.0), order="BGR")
 C3D_XEL = Pictures((128, 171), 112, (104.0, 117.0, 128.0), (1.0, 1.0, 1.0))
 
