@@ -1,15 +1,15 @@
 // The page from top to bottom.
 "use strict";
 
-// ---- heading, metrics and ROC ----
+// ---- heading, tables and ROC ----
 
 function showHeading() {
   const seconds = report.videos.reduce((sum, video) => sum + video.end - video.start, 0);
-  const high = report.videos.filter((video) => video.highest.score > report.threshold).length;
+  const high = report.videos.filter((video) => video.alarm > 0).length;
   document.getElementById("totals").textContent = [
     plural(report.videos.length, "video"),
     `${formatTime(seconds)} of footage`,
-    `${high.toLocaleString("en")} with a score above ${report.threshold}`,
+    `${high.toLocaleString("en")} with a score of ${report.threshold} or more`,
   ].join("  ·  ");
   showSettings();
 }
@@ -25,20 +25,17 @@ function fillTable(table, [corner, ...columns], rows) {
   );
 }
 
-function showMetrics({ columns, rows }) {
-  const section = document.getElementById("metrics");
-  fillTable(section, ["", ...columns], rows);
-  section.hidden = false;
-}
-
+/** The first table stands beside the curves, all others beneath. */
 function showTables() {
-  for (const { title, columns, rows, notes } of report.tables) {
+  for (const [index, { title, columns, rows, notes }] of report.tables.entries()) {
     const table = element("table", {}, element("thead"), element("tbody"));
     fillTable(table, columns, rows);
     const heading = element("h2", { textContent: title });
     const text = element("ul", { className: "notes quiet" }, ...notes.map((note) => element("li", { textContent: note })));
     const scroll = element("div", { className: "scroll" }, table);
-    document.getElementById("tables").append(element("section", { className: "card" }, heading, scroll, text));
+    const card = element("section", { className: "card results" }, heading, scroll, text);
+    if (index) document.getElementById("tables").append(card);
+    else document.getElementById("results").prepend(card);
   }
 }
 
@@ -118,7 +115,7 @@ function overviewRow(video, index) {
     number(formatTime(video.end - video.start)),
     number(formatScore(video.highest.score)),
     number(formatTime(video.highest.time)),
-    number(`${video.above.toFixed(1)} s`),
+    number(`${video.alarm.toFixed(1)} s`),
   );
   row.addEventListener("click", () => document.getElementById(`video-${index}`).scrollIntoView());
   return row;
@@ -130,10 +127,10 @@ const SORT_VALUES = {
   duration: (video) => video.end - video.start,
   highest: (video) => video.highest.score,
   time: (video) => video.highest.time,
-  above: (video) => video.above,
+  alarm: (video) => video.alarm,
 };
 
-const STARTS_DESCENDING = new Set(["duration", "highest", "above"]); // the large ones are looked for
+const STARTS_DESCENDING = new Set(["duration", "highest", "alarm"]); // the large ones are looked for
 
 function compareValues(one, other) {
   return typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other;
@@ -199,7 +196,6 @@ function showVideos() {
 // ---- the page ----
 
 showHeading();
-if (report.metrics) showMetrics(report.metrics);
 if (report.roc.length) showRoc();
 showTables();
 const redrawStrips = showOverview();
