@@ -104,7 +104,7 @@ def write_page(
         videos: in the order in which the page shows them.
         settings: what was run, as names and values.
         roc: curves for one common figure.
-        tables: of metrics, each with its notes; the first stands beside the curves.
+        tables: of metrics, each with its notes; the first stands above the curves.
         embed_limit_mb: megabytes of the page that the videos may take up. A video that no longer fits is played from
             its original file, which only works where the browser can reach and decode that file.
 

@@ -95,7 +95,7 @@ def event_table(runs: dict[str, list[Evaluation]]) -> ResultTable:
                 (
                     run,
                     name,
-                    f"{statistics.fmean(each.found for each in events):g} of {events[0].annotated}",
+                    f"{round(statistics.fmean(each.found for each in events), 1):g} of {events[0].annotated}",
                     *(_at_ious(events, column) for column in ("precision", "recall", "ap")),
                     _over_seeds([each.mean_ap for each in events]),
                 )

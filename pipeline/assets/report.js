@@ -14,18 +14,21 @@ function showHeading() {
   showSettings();
 }
 
+/** Rows under their heads; columns in which there is a number are aligned as numbers. */
 function fillTable(table, [corner, ...columns], rows) {
-  const heads = columns.map((column) => element("th", { textContent: column, className: "number", scope: "col" }));
+  const kinds = columns.map((_, index) => (rows.some((row) => /^[+−]?\d/.test(row[index + 1])) ? "number" : ""));
+  const cell = (tag, textContent, index) => element(tag, { textContent, className: kinds[index] });
+  const heads = columns.map((column, index) => cell("th", column, index));
   table.querySelector("thead").append(element("tr", {}, element("th", { textContent: corner }), ...heads));
   table.querySelector("tbody").append(
     ...rows.map(([name, ...values]) => {
-      const cells = values.map((value) => element("td", { textContent: value, className: "number" }));
+      const cells = values.map((value, index) => cell("td", value, index));
       return element("tr", {}, element("th", { textContent: name, scope: "row" }), ...cells);
     }),
   );
 }
 
-/** The first table stands beside the curves, all others beneath. */
+/** The first table stands above the curves, all others beneath. */
 function showTables() {
   for (const [index, { title, columns, rows, notes }] of report.tables.entries()) {
     const table = element("table", {}, element("thead"), element("tbody"));
@@ -34,8 +37,7 @@ function showTables() {
     const text = element("ul", { className: "notes quiet" }, ...notes.map((note) => element("li", { textContent: note })));
     const scroll = element("div", { className: "scroll" }, table);
     const card = element("section", { className: "card results" }, heading, scroll, text);
-    if (index) document.getElementById("tables").append(card);
-    else document.getElementById("results").prepend(card);
+    document.getElementById(index ? "tables" : "results").append(card);
   }
 }
 
