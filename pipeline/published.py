@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from .clips import Segments
 from .datasets import Dataset
 from .evaluation import Summary, evaluate_all, summarise
 from .page import asset
+from .protocols import PROTOCOLS, Protocol
 from .recipes import load_recipe
 from .runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
 from .settings import EvaluationConfig
@@ -78,12 +79,14 @@ class Beside:
     Attributes:
         summary: what the run achieves here, over its seeds, with one choice of weights.
         name: its detector as papers call it.
+        protocol: by which it was measured here.
         row: the published row; None where nothing was published for such a run on this data set.
         unfair: what else differs, of all the run's weights, and may explain a difference of figures.
     """
 
     summary: Summary
     name: str
+    protocol: Protocol
     row: PublishedRow | None
     unfair: tuple[str, ...]
 
@@ -122,15 +125,16 @@ def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features
     """Evaluate runs, with all weights that they have kept, and find what was published for each.
 
     Raises:
-        UserError: as `data_set_of` and `evaluate_all`.
+        UserError: as `data_set_of`, `protocol_of` and `evaluate_all`.
     """
     data_set = data_set_of(paper, dataset)
-    summaries = summarise(evaluate_all(folders, dataset, features, EvaluationConfig(protocol="xel")))
     first_of = {name_of(runs_in(folder)[0]): runs_in(folder)[0] for folder in folders}
+    manifests = {name: read_manifest_of_run(folder) for name, folder in first_of.items()}
+    protocol = protocol_of(manifests)
+    summaries = summarise(evaluate_all(folders, dataset, features, EvaluationConfig(protocol=protocol.name)))
     found = []
     for summary in summaries:
-        folder = first_of[summary.run]
-        manifest = read_manifest_of_run(folder)
+        folder, manifest = first_of[summary.run], manifests[summary.run]
         row = row_of(paper, manifest, data_set)
         reasons: list[str] = []
         if row is not None:
@@ -140,8 +144,24 @@ def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features
                 *differences_of_method(row, manifest),
                 *differences_of_settings(f"{data_set}/{row.detector}{'+xel' * (row.xel != 'off')}", settings),
             ]
-        found.append(Beside(summary, manifest.name, row, tuple(reasons)))
+        found.append(Beside(summary, manifest.name, protocol, row, tuple(reasons)))
     return found
+
+
+def protocol_of(manifests: Mapping[str, RunManifest]) -> Protocol:
+    """The protocol by which papers measure such runs: complete clips, or, of imported segments, these.
+
+    Raises:
+        UserError: there are runs of both kinds.
+    """
+    of_segments = [name for name, manifest in manifests.items() if isinstance(manifest.clipping, Segments)]
+    of_clips = [name for name in manifests if name not in of_segments]
+    if of_segments and of_clips:
+        raise UserError(
+            f"{of_segments[0]} learnt from segments and {of_clips[0]} from clips, which are measured by different "
+            "protocols: name the runs of one kind at a time"
+        )
+    return PROTOCOLS["mil" if of_segments else "xel"]
 
 
 def row_of(paper: Paper, manifest: RunManifest, data_set: str) -> PublishedRow | None:

@@ -51,7 +51,8 @@ def commands_in(page: Path) -> list[list[str]]:
 @pytest.mark.parametrize("page", ["docs/ucf-crime.md", "docs/shanghaitech.md"])
 def test_the_commands_of_the_documentation_can_be_parsed(page: str) -> None:
     commands = commands_in(Path(__file__).parents[1] / page)
-    assert {command[0] for command in commands} == {"audit", "extract", "train", "evaluate"}
+    way = {"audit", "extract", "train", "evaluate", "compare", "results"}
+    assert {command[0] for command in commands} - {"weights", "import"} == way
     for command in commands:
         build_parser(spell_options(command)).parse_args(spell_options(command))
 

@@ -1,7 +1,6 @@
 """Features that others made: found, understood, checked and filed, or refused in one line that says where and why."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +24,6 @@ from .conftest import Footage
 
 NAME = "c3d"
 DIM = 5
-SHARED = Path(os.environ.get("XELVAD_SHARED", Path(__file__).parents[2] / "shared" / "data"))
-GENUINE = SHARED / "ucf_crime" / "c3d_fc6_32seg"
 
 
 def rows(count: int, *row: int, seed: int = 0) -> NDArray[np.float64]:
@@ -733,23 +730,3 @@ def test_a_bad_request_gets_one_clear_line_and_code_2(
     assert line.startswith("xelvad: ")
     assert message in line
     assert not (tmp_path / "features").exists()
-
-
-# --- genuine features ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not GENUINE.is_dir(), reason=f"no genuine feature files at {GENUINE}; XELVAD_SHARED names the data")
-def test_genuine_features_of_ucf_crime_are_imported(store: FeatureStore, tmp_path: Path) -> None:
-    published = sorted(GENUINE.glob("*.txt"))
-    assert published
-    # Arson011_x264.txt is of Arson/Arson011_x264.mp4
-    videos = {path: f"{re.split(r'[0-9]', path.stem)[0]}/{path.stem}.mp4" for path in published}
-    lines = [f"{name},train,{int('Normal' not in name)}" for name in videos.values()]
-    manifest(tmp_path, "\n".join(["video,split,label", *lines, ""]))
-    assert command(tmp_path, "--source", str(GENUINE)) == 0
-    for path, features in zip(videos, store.read_all(videos.values()), strict=True):
-        assert features.shape == (32, 4096)
-        assert features.sidecar.clipping == Segments(32)
-        array = features.read(slice(None))
-        assert np.array_equal(array, np.loadtxt(path).astype(np.float32))
-        assert np.abs(np.linalg.norm(array, axis=1) - 1).max() < 1e-4

@@ -17,6 +17,7 @@ from xelvad.pipeline.published import (
     differences_of_data,
     differences_of_method,
     differences_of_settings,
+    protocol_of,
     read_paper,
     row_of,
 )
@@ -196,6 +197,14 @@ def test_settings_of_the_papers_recipe_are_no_difference_and_others_are_named(fo
     assert differences_of_settings("ucf-crime/srf+xel", settings | {"seed": 9, "device": "cuda", "validation": 0}) == []
 
 
+def test_clips_and_segments_are_measured_by_protocols_of_their_own(manifest: RunManifest) -> None:
+    segments = replace(manifest, clipping=Segments(32))
+    assert protocol_of({"a": manifest, "b": manifest}).name == "xel"
+    assert protocol_of({"a": segments}).name == "mil"
+    with pytest.raises(UserError, match="b learnt from segments and a from clips"):
+        protocol_of({"a": manifest, "b": segments})
+
+
 # --- beside runs ------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +226,7 @@ def test_runs_stand_beside_what_was_published(folder: Path, capsys: pytest.Captu
     assert "srf, best on test†" in printed
     assert "† chosen on the very videos it is measured on: an upper bound" in printed
     assert "srf: not a fair comparison with the published SRF+XEL:" in printed
+    assert "here: protocol xel, complete clips only" in printed
     assert "  - 4 test videos, not 290\n" in printed
     assert printed.count("  - features of i3d-rgb, not C3D\n") == 1
 

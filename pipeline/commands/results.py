@@ -87,6 +87,7 @@ def print_beside(paper: Paper, data_set: str, found: Sequence[Beside]) -> None:
                 output.print(f"  - {reason}", markup=False)
     if any(beside.summary.chosen_on_test for beside in found):
         output.print("† chosen on the very videos it is measured on: an upper bound, not a result")
+    output.print(f"here: protocol {found[0].protocol.name}, {found[0].protocol.description}", markup=False)
     print_sources(paper, [data_set])
 
 
