@@ -87,14 +87,23 @@ class Engine:
         library = "openvino" if self.runtime == "openvino" else "torch"
         return f"{self.runtime} ({library} {version(library)}), {str(self.dtype).removeprefix('torch.')}, {self.device}"
 
-    @torch.inference_mode()
     def __call__(self, inputs: Sequence[Tensor]) -> NDArray[np.float32]:
         """Features ``(n, feature_dim)``, or ``(n, crops, feature_dim)``, of n preprocessed clips of one shape each."""
+        return self.finish(self.start(inputs))
+
+    @torch.inference_mode()
+    def start(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The same, on the device, which may still be computing it: what the caller does meanwhile costs no time."""
         batch = torch.stack(list(inputs))
         if self.device.type == "cuda":  # page-locked memory is copied while the device computes
             batch = batch.pin_memory()
-        features = over_crops(self._network, batch.to(self.device, non_blocking=True))
-        return features.float().cpu().numpy()
+        return over_crops(self._network, batch.to(self.device, non_blocking=True))
+
+    @staticmethod
+    def finish(features: Tensor) -> NDArray[np.float32]:
+        """What `start` has begun, once it is there."""
+        found: NDArray[np.float32] = features.float().cpu().numpy()
+        return found
 
 
 def _eager(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:

@@ -54,6 +54,16 @@ class KnownWeights:
     origin: Origin
     digest: str | None = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether they are in the cache."""
+        return cached_file(self.name).exists()
+
+    @property
+    def can_be_fetched(self) -> bool:
+        """Whether `fetch` may get them, given a network."""
+        return not isinstance(self.origin, ByHand)
+
 
 def _torchvision(extractor: str, file: str, description: str, licence: str) -> KnownWeights:
     """Weights that torchvision publishes; the end of a file's name is the beginning of its digest."""
@@ -136,6 +146,13 @@ def known(name: str) -> KnownWeights:
     if name not in CATALOGUE:
         raise UserError(f"there are no weights {name!r}; known: {', '.join(CATALOGUE)}")
     return CATALOGUE[name]
+
+
+def weights_of(spec: ExtractorSpec) -> list[KnownWeights]:
+    """The known weights that an extractor takes by default: its own, or those of each of its streams."""
+    from . import spec_of
+
+    return [known(each.default_weights) for each in map(spec_of, spec.streams or (spec.name,))]
 
 
 def fetch(name: str) -> Path:

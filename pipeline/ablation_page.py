@@ -11,27 +11,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from .ablation import ALL_FOLDS, Ablation, AblationConfig, Configuration, Result
-from .evaluation import RATES
 from .files import write_bytes, write_text
+from .metrics import RATES
 from .page import Data, asset, filled, shared_parts
 from .resampling import mean_and_spread
 from .runs import NAMES
+from .tables import ResultTable, per_cent
 
 PAGE = "ablation.html"
-LOG_WIDTH = 200  # more than the table needs
 MEAN_FOLD_AUC = "mean_fold_auc"
-COLUMNS = {
-    "auc": "AUC %",
-    "ap": "AP %",
-    "auc_abnormal": "AUC abnormal %",
-    "far_normal": "FAR normal %",
-    "tpr": "TPR %",
-    MEAN_FOLD_AUC: "mean fold AUC %",
-}
+COLUMNS = RATES | {MEAN_FOLD_AUC: "mean fold AUC %"}
 NOTES = (
     "Weights of the last iteration only: nothing was chosen on test videos.",
     "Frame level, every decoded frame counts, all test videos together; FAR over the frames of normal videos, FAR and "
@@ -56,33 +46,25 @@ class Row:
     gain: tuple[float, float | None] | None
 
 
-def write_ablation(ablation: Ablation, output: Console | None = None) -> Path:
-    """Write ``ablation.csv``, ``ablation.md`` and ``ablation.html`` beside the runs; returns the path of the page.
-
-    Args:
-        ablation: what to write.
-        output: where to print the table, too.
-    """
+def write_ablation(ablation: Ablation) -> Path:
+    """Write ``ablation.csv``, ``ablation.md`` and ``ablation.html`` beside the runs; returns the path of the page."""
     out = ablation.out
     write_text(out / "ablation.csv", _csv(ablation.results))
     write_text(out / "ablation.md", _markdown(ablation))
-    title = f"Ablation of XEL on {ablation.dataset}"
-    head, body = table(ablation.results)
+    shown = result_table(ablation)
     data: Data = {
         "settings": list(_settings(ablation).items()),
         "command": command(ablation),
-        "head": head,
-        "body": body,
-        "notes": notes(ablation),
+        "head": shown.columns,
+        "body": shown.rows,
+        "notes": shown.notes,
         "folds": len(ablation.results[0].outcomes[0].fold_aucs) or 1,  # trainings for each point
         "points": [
             _points(row, result) for row, result in zip(summarise(ablation.results), ablation.results, strict=True)
         ],
     }
-    parts = shared_parts(title, data) | {"extra_style": asset("ablation.css"), "script": asset("ablation.js")}
+    parts = shared_parts(shown.title, data) | {"extra_style": asset("ablation.css"), "script": asset("ablation.js")}
     write_bytes(out / PAGE, filled(asset("ablation.html"), parts))
-    if output is not None:
-        _print_table(ablation, output)
     return out / PAGE
 
 
@@ -101,7 +83,7 @@ def summarise(results: Sequence[Result]) -> list[Row]:
         }
         fold_means = [outcome.mean_fold_auc for outcome in result.outcomes if outcome.mean_fold_auc is not None]
         if fold_means:
-            figures["mean_fold_auc"] = mean_and_spread(fold_means)
+            figures[MEAN_FOLD_AUC] = mean_and_spread(fold_means)
         detector = result.configuration.detector
         gains = [outcome.metrics.auc - off[detector, outcome.seed] for outcome in result.outcomes]
         gain = mean_and_spread(gains) if result.configuration.variant.mode != "off" else None
@@ -109,22 +91,22 @@ def summarise(results: Sequence[Result]) -> list[Row]:
     return rows
 
 
-def table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells: mean ± sd over the seeds in per cent, and the gain over off in points of AUC."""
-    rows = summarise(results)
+def result_table(ablation: Ablation) -> ResultTable:
+    """Mean ± standard deviation over the seeds in per cent, and the gain over off in points of AUC."""
+    rows = summarise(ablation.results)
     names = [name for name in COLUMNS if name in rows[0].figures]
     head = ["detector", "XEL", "refresh", *(COLUMNS[name] for name in names), "gain, AUC points"]
     body = []
     for row in rows:
         variant = row.configuration.variant
         mode = "" if variant.mode == "off" else variant.mode
-        figures = [_cell(row.figures[name], ".2f") for name in names]
-        gain = "" if row.gain is None else _cell(row.gain, "+.2f")
-        body.append([_detector(row.configuration), variant.terms, mode, *figures, gain])
-    return head, body
+        figures = [per_cent(row.figures[name]) for name in names]
+        gain = "" if row.gain is None else per_cent(row.gain, "+.2f")
+        body.append((_detector(row.configuration), variant.terms, mode, *figures, gain))
+    return ResultTable(f"Ablation of XEL on {ablation.dataset}", tuple(head), tuple(body), notes(ablation))
 
 
-def notes(ablation: Ablation) -> list[str]:
+def notes(ablation: Ablation) -> tuple[str, ...]:
     """What a reader of the table must know."""
     seeds = [str(outcome.seed) for outcome in ablation.results[0].outcomes]
     over = [f"A single seed ({seeds[0]}): gain and chance cannot be told apart."]
@@ -136,31 +118,11 @@ def notes(ablation: Ablation) -> list[str]:
     folds = []
     if ablation.results[0].outcomes[0].fold_aucs:
         folds = ["Every fold was the test set once; figures are over the frames of all folds together."]
-    return [*over, *NOTES, *folds]
-
-
-def _print_table(ablation: Ablation, output: Console) -> None:
-    """Print the table and its notes; where no terminal says how wide it may be, as wide as it is."""
-    head, body = table(ablation.results)
-    printed = Table(*head)
-    for cells in body:
-        if "off" in cells:
-            printed.add_section()
-        printed.add_row(*cells)
-    wide = output if output.is_terminal else Console(file=output.file, highlight=False, width=LOG_WIDTH)
-    wide.print(printed)
-    output.print(" ".join(notes(ablation)))
+    return (*over, *NOTES, *folds)
 
 
 def _detector(configuration: Configuration) -> str:
     return NAMES.get(configuration.detector, configuration.detector)
-
-
-def _cell(figure: tuple[float, float | None], form: str) -> str:
-    """Mean ± spread in per cent, with a real minus sign; the mean alone of a single seed."""
-    mean, spread = figure
-    text = f"{100 * mean:{form}}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
-    return text.replace("-", "−")
 
 
 def _csv(results: Sequence[Result]) -> str:
@@ -187,15 +149,15 @@ def _csv(results: Sequence[Result]) -> str:
 
 
 def _markdown(ablation: Ablation) -> str:
-    head, body = table(ablation.results)
-    lines = [head, ["---"] * 3 + ["--:"] * (len(head) - 3), *body]
+    shown = result_table(ablation)
+    lines = [shown.columns, ["---"] * 3 + ["--:"] * (len(shown.columns) - 3), *shown.rows]
     return "\n".join(
         [
-            f"# Ablation of XEL on {ablation.dataset}",
+            f"# {shown.title}",
             "",
             *(f"| {' | '.join(cells)} |" for cells in lines),
             "",
-            *(f"- {note}" for note in notes(ablation)),
+            *(f"- {note}" for note in shown.notes),
             *(f"- {name}: {value}" for name, value in _settings(ablation).items()),
             "",
             f"`{command(ablation)}`",

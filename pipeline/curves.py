@@ -53,12 +53,6 @@ def mean_trade_off(test_sets: Sequence[Sequence[ScoredVideo]]) -> tuple[Curve, C
     return alarms, hits
 
 
-def rates_at(videos: Sequence[ScoredVideo], threshold: float) -> tuple[float, float]:
-    """False alarm rate on normal videos and true positive rate of scores that are not below a threshold."""
-    alarms, hits = (_share_from(scores, np.array([threshold], np.float32)) for scores in alarms_and_hits(videos))
-    return float(alarms[0]), float(hits[0])
-
-
 def alarms_and_hits(videos: Sequence[ScoredVideo]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The scores of all frames of normal videos, and those of all anomalous frames, both sorted."""
     normal = np.concatenate([video.scores for video in videos if not video.abnormal])

@@ -18,6 +18,7 @@ from .datasets import Dataset, LabelledVideo, frame_truth
 from .events import EventConfig, EventMetrics, Span, event_metrics, find_events
 from .files import write_text
 from .metrics import (
+    RATES,
     THRESHOLD,
     CategoryMetrics,
     FrameMetrics,
@@ -31,11 +32,10 @@ from .metrics import (
 )
 from .protocols import PROTOCOLS, Protocol
 from .resampling import Difference, Figure, Interval, bootstrap_interval, mean_and_spread, paired_difference
-from .runs import LAST, Run, kept_weights, load_run, runs_in, seed_of
+from .runs import LAST, Run, best_on, kept_weights, load_run, name_of, runs_in, seed_of
 from .scoring import FrameScores, score_features, write_scores
 from .settings import EvaluationConfig
 
-RATES = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 ThresholdName = Literal["fixed", "calibrated"]
@@ -119,6 +119,15 @@ class Summary:
     spread: dict[str, float] | None
     interval: Interval | None
 
+    def figure(self, name: str) -> tuple[float, float | None]:
+        """Mean and spread of one metric."""
+        return self.mean[name], None if self.spread is None else self.spread[name]
+
+    @property
+    def chosen_on_test(self) -> bool:
+        """Whether the weights were chosen on the very videos they are measured on."""
+        return self.weights == best_on("test")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -172,12 +181,10 @@ def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfi
     measures = measure(
         scored, [counted_spans(*pair) for pair in zip(videos, scored, strict=True)], thresholds, config.events
     )
-    folder = run.folder.resolve()
-    seed = seed_of(folder)
     return Evaluation(
         **vars(measures),
-        run=folder.name if seed is None else folder.parent.name,
-        seed=seed,
+        run=name_of(run.folder),
+        seed=seed_of(run.folder.resolve()),
         weights=run.weights,
         protocol=protocol,
         intervals={figure: bootstrap_interval(scored, figure=figure) for figure in FIGURES},

@@ -112,6 +112,7 @@ class _Job:
     clips: int = 0
     waiting: int = 0  # rows that are not computed
     closed: Closed | None = None
+    failed: bool = False
     reused: list[int] = field(default_factory=list)
     files: ExitStack = field(default_factory=ExitStack)
     writers: dict[str, FeatureWriter] = field(default_factory=dict)
@@ -136,24 +137,31 @@ class _Job:
 
 
 class _Batches:
-    """Runs one extractor over clips of all videos, in batches."""
+    """Runs one extractor over clips of all videos, in batches; one is under way while the next one gathers."""
 
     def __init__(self, engine: Engine, size: int) -> None:
         self.engine, self.size = engine, size
         self.rows: list[_Row] = []
+        self.under_way: tuple[list[_Row], Tensor] | None = None
 
     def add(self, row: _Row) -> list[_Row]:
-        """Take a row; returns those that were computed by it."""
+        """Take a row; returns those that have been computed since."""
         self.rows.append(row)
-        return self.flush() if len(self.rows) == self.size else []
+        return self.advance() if len(self.rows) == self.size else []
 
-    def flush(self) -> list[_Row]:
-        """Compute what is waiting."""
-        rows, self.rows = self.rows, []
-        if rows:
-            inputs = [row.inputs for row in rows if row.inputs is not None]
-            for row, features in zip(rows, self.engine(inputs), strict=True):
-                row.features, row.inputs = features, None
+    def advance(self) -> list[_Row]:
+        """Start with what has gathered, so that the device does not wait, and collect what was under way before."""
+        started = None
+        if self.rows:
+            started = self.rows, self.engine.start([row.inputs for row in self.rows if row.inputs is not None])
+            for row in self.rows:
+                row.inputs = None
+        computed, self.rows, self.under_way = self.under_way, [], started
+        if computed is None:
+            return []
+        rows, features = computed
+        for row, of_clip in zip(rows, self.engine.finish(features), strict=True):
+            row.features = of_clip
         return rows
 
 
@@ -252,14 +260,16 @@ class _Extraction:
 
     def _computed(self, extractor: str, rows: list[_Row]) -> None:
         for row in rows:
-            row.job.write(extractor, row)
-            row.job.waiting -= 1
+            if not row.job.failed:
+                row.job.write(extractor, row)
+                row.job.waiting -= 1
         for job in {id(row.job): row.job for row in rows}.values():
             self._finish_if_done(job)
 
     def _computed_all(self) -> None:
         for name, batches in self.batches.items():
-            self._computed(name, batches.flush())
+            while batches.rows or batches.under_way:
+                self._computed(name, batches.advance())
 
     def _finish_if_done(self, job: _Job) -> None:
         if job.closed is None or job.waiting:
@@ -297,8 +307,7 @@ class _Extraction:
         self.progress.finish(job.source.name, job.clips)
 
     def _fail(self, job: _Job, event: Failed) -> None:
-        for batches in self.batches.values():
-            batches.rows = [row for row in batches.rows if row.job is not job]
+        job.failed = True
         job.abandon()
         self.result.failed[job.source.name] = str(event.error)
         self.progress.say(f"{job.source.name}: set aside")

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .ablation_page import Row
-from .curves import mean_roc, mean_trade_off, rates_at
+from .curves import mean_roc, mean_trade_off
+from .datasets import spans_of
 from .evaluation import Evaluation
 from .files import write_bytes
-from .metrics import THRESHOLD
+from .metrics import THRESHOLD, rates_at
 from .resampling import mean_and_spread
 from .runs import NAMES
+from .tables import per_cent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +139,7 @@ def draw_roc(stem: Path, runs: Runs) -> None:
         for number, (name, seeds) in enumerate(runs.items()):
             grid, mean, spread = mean_roc([each.roc for each in seeds])
             (line,) = axes.plot(grid, mean, **line_style(number))
-            legend.append((line, f"{name} ({percent([each.metrics.auc for each in seeds])})"))
+            legend.append((line, f"{name} ({per_cent(mean_and_spread([each.metrics.auc for each in seeds]))})"))
             if spread is not None:
                 band = distinct(np.stack([grid, *np.clip([mean - spread, mean + spread], 0, 1)]))
                 axes.fill_between(*band, **band_style(number))
@@ -160,8 +162,9 @@ def draw_trade_off(stem: Path, runs: Runs, threshold: float = THRESHOLD) -> None
             far, tpr = mean_trade_off([each.videos for each in seeds])
             (line,) = axes.plot(100 * far, 100 * tpr, **line_style(number))
             legend.append((line, name))
-            rates = 100 * np.array([rates_at(each.videos, threshold) for each in seeds])  # (seeds, 2)
-            (x, x_error), (y, y_error) = (_mean_and_error(each.tolist()) for each in rates.T)
+            rates = [rates_at(each.videos, threshold) for each in seeds]
+            x, x_error = _mean_and_error([100 * each.far_normal for each in rates])
+            y, y_error = _mean_and_error([100 * each.tpr for each in rates])
             axes.errorbar([x], [y], y_error, x_error, fmt="o", color=colour_of(number), **MARK)
         axes.set(xlim=(-0.01, 100), ylim=(0, 100))  # a little room, lest curves hide the axis of 0
         axes.set(xlabel="False alarm rate on normal videos (%)", ylabel="True positive rate (%)")
@@ -188,7 +191,7 @@ def draw_scores(stem: Path, video: str, runs: Runs, thresholds: Sequence[float] 
                 axes.stairs(high, steps, baseline=low, fill=True, **band_style(number))
         for threshold in thresholds:
             legend.append((axes.axhline(threshold, **GUIDE), f"threshold {threshold:g}"))
-        shades = [axes.axvspan(*span, color=TRUTH, linewidth=0, zorder=0) for span in true_spans(truth)]
+        shades = [axes.axvspan(*span, color=TRUTH, linewidth=0, zorder=0) for span in spans_of(truth)]
         legend += [(shade, "anomalous") for shade in shades[:1]]
         axes.set(xlim=(0, len(truth)), ylim=(0, 1.03), xlabel="Frame", ylabel="Anomaly score", yticks=[0, 0.5, 1])
         axes.set_title(video, loc="left")
@@ -263,12 +266,6 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, NDArray[np.float64]
     return mean, None if spread is None else np.array([[min(spread, mean)], [min(spread, 100 - mean)]])
 
 
-def true_spans(truth: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """The anomalous stretches of a video's frames ``(frames,)``, half-open."""
-    borders = np.flatnonzero(np.diff(truth, prepend=False, append=False)).tolist()
-    return list(zip(borders[::2], borders[1::2], strict=True))
-
-
 def steps_of(scores: NDArray[np.float64]) -> NDArray[np.int64]:
     """Where any of several scores ``(seeds, frames)`` changes, with 0 and the end: a clip's frames share one."""
     changes = np.flatnonzero(np.any(np.diff(scores, axis=1) != 0, axis=0)) + 1
@@ -279,12 +276,6 @@ def distinct(points: NDArray[np.float64], decimals: int = 3) -> NDArray[np.float
     """Those of ``(coordinates, points)`` that an eye tells from the one before: matplotlib thins lines, not areas."""
     rounded = np.round(points, decimals)
     return rounded[:, np.append(True, np.any(np.diff(rounded, axis=1) != 0, axis=0))]
-
-
-def percent(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation in per cent; the mean alone of a single value."""
-    mean, spread = mean_and_spread(values)
-    return f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
 
 
 def colour_of(number: int) -> str:

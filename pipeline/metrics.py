@@ -12,6 +12,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from ..errors import UserError
 
 THRESHOLD = 0.5
+# The rates of `FrameMetrics`, as tables call them.
+RATES = {"auc": "AUC %", "ap": "AP %", "auc_abnormal": "AUC abnormal %", "far_normal": "FAR normal %", "tpr": "TPR %"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import math
 import os
 import re
 import shutil
@@ -29,13 +28,13 @@ from plotly.offline import get_plotlyjs
 from ..errors import UserError
 from .decoding import Decoder
 from .files import replacing
+from .metrics import THRESHOLD
 from .preview import Preview, container_start, make_preview
 from .videos import FOLDER_FRAME_RATE, VideoError
 
 if TYPE_CHECKING:
     from .tables import ResultTable
 
-THRESHOLD = 0.5  # scores above it count as "anomalous" in the summary
 THUMBNAILS = 4  # per video
 SECONDS_APART = 1.0  # between the clips shown as thumbnails, so that they show different moments
 DECIMALS = 4  # of scores, rates and seconds on the page
@@ -93,7 +92,6 @@ def write_page(
     title: str,
     videos: Sequence[ReportedVideo],
     settings: Mapping[str, str],
-    metrics: Mapping[str, Mapping[str, float]] | None = None,
     roc: Sequence[RocCurve] = (),
     tables: Sequence[ResultTable] = (),
     embed_limit_mb: float = 200.0,
@@ -105,9 +103,8 @@ def write_page(
         title: heading of the page.
         videos: in the order in which the page shows them.
         settings: what was run, as names and values.
-        metrics: ``{column label: {metric name: value}}``; a value that is not finite is shown as undefined.
         roc: curves for one common figure.
-        tables: further ones, each with its notes.
+        tables: of metrics, each with its notes; the first stands above the curves.
         embed_limit_mb: megabytes of the page that the videos may take up. A video that no longer fits is played from
             its original file, which only works where the browser can reach and decode that file.
 
@@ -122,7 +119,6 @@ def write_page(
             data = {
                 "title": title,
                 "settings": list(settings.items()),
-                "metrics": metrics_table(metrics) if metrics else None,
                 "roc": [_roc_data(curve) for curve in roc],
                 "tables": [asdict(table) for table in tables],
                 "threshold": THRESHOLD,
@@ -172,24 +168,11 @@ def to_json(data: Data) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Data:
-    """Columns and formatted rows; a row for every metric that any column has, in order of first appearance."""
-    names = list(dict.fromkeys(name for column in metrics.values() for name in column))
-    rows = [[name, *(_metric_text(column.get(name)) for column in metrics.values())] for name in names]
-    return {"columns": list(metrics), "rows": rows}
-
-
-def _metric_text(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:,}" if isinstance(value, (int, np.integer)) else f"{value:.4f}"
-
-
 def _roc_data(curve: RocCurve) -> Data:
     points = np.round(np.column_stack([curve.false_positive_rate, curve.true_positive_rate]), DECIMALS)
     keep = np.append(True, np.any(np.diff(points, axis=0) != 0, axis=1))  # rounding makes points coincide
     x, y = points[keep].T.tolist()
-    return {"label": curve.label, "area": _metric_text(float(curve.area)), "x": x, "y": y}
+    return {"label": curve.label, "area": f"{100 * curve.area:.2f} %", "x": x, "y": y}
 
 
 def _video_data(video: ReportedVideo, embedding: _Embedding) -> Data:
@@ -198,14 +181,14 @@ def _video_data(video: ReportedVideo, embedding: _Embedding) -> Data:
     shown = highest_runs(all_runs[0], times, end)
     best = max(all_runs[0], key=lambda run: run.score)
     player, thumbnails = embedding.add(video.source, [run.middle for run in shown])
-    above = sum(_time_at(run.end, times, end) - times[run.first] for run in all_runs[0] if run.score > THRESHOLD)
+    alarm = np.diff(times, append=end)[video.curves[0].scores >= THRESHOLD].sum()
     return {
         "name": video.name,
         "start": _rounded(times[0]),
         "end": _rounded(end),
         "label": None if video.spans is None else "anomalous" if video.spans else "normal",
         "highest": {"score": best.score, "time": _rounded(times[best.first])},
-        "above": _rounded(above),
+        "alarm": _rounded(alarm),
         "spans": [[_rounded(_time_at(frame, times, end)) for frame in span] for span in video.spans or ()],
         "curves": [
             {

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .ablation_page import COLUMNS
 from .evaluation import Summary
-from .runs import best_on
+from .metrics import RATES
+from .runs import in_words
 
 LOWER_IS_BETTER = frozenset({"far_normal"})
 HEADS = ("run", "weights", "seeds")
@@ -40,24 +40,26 @@ class Cell:
 
 def markdown_table(rows: Sequence[Summary]) -> str:
     """The table in Markdown, with notes."""
-    lines = [[*HEADS, *_titles(rows)], ["---", "---", *["--:"] * (1 + len(_titles(rows)))]]
+    lines = [[*HEADS, *RATES.values()], ["---", "---", *["--:"] * (1 + len(RATES))]]
     for row, cells in zip(rows, cells_of(rows), strict=True):
         figures = [(f"**{cell.mean}**" if cell.best else cell.mean) + _after(cell, " ± ") for cell in cells]
-        lines.append([escape_markdown(row.run), _weights(row) + "†" * _chosen_on_test(row), str(row.seeds), *figures])
+        lines.append(
+            [escape_markdown(row.run), in_words(row.weights) + "†" * row.chosen_on_test, str(row.seeds), *figures]
+        )
     table = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([*table, "", " ".join(_notes(rows, "† ")), ""])
 
 
 def latex_table(rows: Sequence[Summary]) -> str:
     r"""The table as a ``tabular`` for ``\input``: it needs the package booktabs, and brings no float and no caption."""
-    titles = [escape_latex(title) for title in _titles(rows)]
+    titles = [escape_latex(title) for title in RATES.values()]
     lines = []
     for row, cells in zip(rows, cells_of(rows), strict=True):
-        dagger = r"$^\dagger$" * _chosen_on_test(row)
+        dagger = r"$^\dagger$" * row.chosen_on_test
         figures = [
             (rf"\textbf{{{cell.mean}}}" if cell.best else cell.mean) + _after(cell, r" $\pm$ ") for cell in cells
         ]
-        lines.append([escape_latex(row.run), escape_latex(_weights(row)) + dagger, str(row.seeds), *figures])
+        lines.append([escape_latex(row.run), escape_latex(in_words(row.weights)) + dagger, str(row.seeds), *figures])
     notes = " ".join(_notes(rows, r"$^\dagger$")).replace("±", r"$\pm$")
     return "\n".join(
         [
@@ -82,16 +84,16 @@ def cells_of(rows: Sequence[Summary]) -> list[list[Cell]]:
     test videos. Means are compared as they are printed, so that two equal numbers are both bold or both not.
     """
     columns = []
-    for name in _names(rows):
+    for name in RATES:
         means = [f"{100 * row.mean[name]:.2f}" for row in rows]
-        eligible = [float(mean) for mean, row in zip(means, rows, strict=True) if not _chosen_on_test(row)]
+        eligible = [float(mean) for mean, row in zip(means, rows, strict=True) if not row.chosen_on_test]
         best = (min if name in LOWER_IS_BETTER else max)(eligible, default=None)
         columns.append(
             [
                 Cell(
                     mean,
                     None if row.spread is None else f"{100 * row.spread[name]:.2f}",
-                    float(mean) == best and not _chosen_on_test(row),
+                    float(mean) == best and not row.chosen_on_test,
                 )
                 for mean, row in zip(means, rows, strict=True)
             ]
@@ -109,26 +111,10 @@ def escape_markdown(text: str) -> str:
     return "".join(f"\\{character}" if character in "\\`*_[]<>|~" else character for character in text)
 
 
-def _names(rows: Sequence[Summary]) -> list[str]:
-    return [name for name in COLUMNS if name in rows[0].mean]
-
-
-def _titles(rows: Sequence[Summary]) -> list[str]:
-    return [COLUMNS[name] for name in _names(rows)]
-
-
-def _weights(row: Summary) -> str:
-    return row.weights.replace("_", " ")
-
-
-def _chosen_on_test(row: Summary) -> bool:
-    return row.weights == best_on("test")
-
-
 def _after(cell: Cell, sign: str) -> str:
     return "" if cell.spread is None else f"{sign}{cell.spread}"
 
 
 def _notes(rows: Sequence[Summary], dagger: str) -> list[str]:
     notes = [SPREAD] if any(row.spread is not None for row in rows) else []
-    return [*notes, BOLD, *([dagger + DAGGER] if any(map(_chosen_on_test, rows)) else [])]
+    return [*notes, BOLD, *([dagger + DAGGER] if any(row.chosen_on_test for row in rows) else [])]

@@ -16,13 +16,13 @@ from .datasets import Dataset
 from .evaluation import Summary, evaluate_all, summarise
 from .page import asset
 from .recipes import load_recipe
-from .runs import RunManifest, best_on, identity_of, read_manifest_of_run, runs_in, seed_of
+from .runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
 from .settings import EvaluationConfig
 from .training import plain
 
 FILE = "published.yaml"
 PAPERS = ("xel",)
-TITLES = {"auc": "AUC %", "far_normal": "FAR %", "tpr": "TPR %"}
+FIGURES = ("auc", "far_normal", "tpr")  # of `FrameMetrics`, that papers give
 # Of a configuration: what cannot change a result much, or has a reason of its own below.
 NOT_SETTINGS = {"seed", "device", "evaluations", "follow_test", "validation", "extractor", "quirks"}
 
@@ -87,11 +87,6 @@ class Beside:
     row: PublishedRow | None
     unfair: tuple[str, ...]
 
-    @property
-    def chosen_on_test(self) -> bool:
-        """Whether its weights were chosen on the very videos it is measured on."""
-        return self.summary.weights == best_on("test")
-
 
 def read_paper(name: str) -> Paper:
     """The published results that belong to a paper.
@@ -108,18 +103,19 @@ def read_paper(name: str) -> Paper:
 
 
 def data_set_of(paper: Paper, dataset: Dataset) -> str:
-    """Which of a paper's data sets this is: one of that name, or a manifest in a folder of that name.
+    """Which of a paper's data sets this is: that of its official lists, or a manifest in a folder of its name.
 
     Raises:
         UserError: none of them.
     """
-    name = dataset.name.split("/")[0]
-    if name not in paper.data_sets:
-        raise UserError(
-            f"{dataset.name}: nothing is published on it, only on {', '.join(paper.data_sets)} (a manifest of these "
-            "lies in a folder of that name); xelvad compare sets runs side by side on any data"
-        )
-    return name
+    folder, _, manifest = dataset.name.partition("/")
+    for key, official in paper.data_sets.items():
+        if folder == (key if manifest else official.title):
+            return key
+    raise UserError(
+        f"{dataset.name}: nothing is published on it, only on {', '.join(paper.data_sets)} (--dataset NAME, or a "
+        "manifest in a folder of that name); xelvad compare sets runs side by side on any data"
+    )
 
 
 def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features: Path) -> list[Beside]:
@@ -130,7 +126,7 @@ def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features
     """
     data_set = data_set_of(paper, dataset)
     summaries = summarise(evaluate_all(folders, dataset, features, EvaluationConfig(protocol="xel")))
-    first_of = {_name_of(runs_in(folder)[0]): runs_in(folder)[0] for folder in folders}
+    first_of = {name_of(runs_in(folder)[0]): runs_in(folder)[0] for folder in folders}
     found = []
     for summary in summaries:
         folder = first_of[summary.run]
@@ -196,12 +192,6 @@ def differences_of_settings(recipe: str, settings: dict[str, Any]) -> list[str]:
         if name not in NOT_SETTINGS and found.get(name) != value
     ]
     return [f"settings other than those of recipe {recipe}: {'; '.join(changed)}"] if changed else []
-
-
-def _name_of(run: Path) -> str:
-    """The name of a run in an evaluation: its folder's, or that of the folder that holds its seeds."""
-    folder = run.resolve()
-    return folder.name if seed_of(folder) is None else folder.parent.name
 
 
 def _row(fields: dict[str, Any], data_sets: dict[str, OfficialSet]) -> PublishedRow:

@@ -6,21 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .datasets import Dataset
-from .evaluation import Comparison, Evaluation, Summary, last_weights, summarise
+from .evaluation import Comparison, Evaluation, last_weights
 from .page import Curve, ReportedVideo, RocCurve, write_page
-from .runs import LAST, Run
+from .runs import Run
 from .scoring import FrameScores
 from .tables import result_tables
 from .videos import VideoSource
 
 PAGE = "report.html"
-TITLES = {
-    "auc": "AUC",
-    "ap": "AP",
-    "auc_abnormal": "AUC, abnormal videos only",
-    "far_normal": "FAR, normal videos, at 0.5",
-    "tpr": "TPR, at 0.5",
-}
 
 
 def report_scores(scores: Sequence[FrameScores], sources: Sequence[VideoSource], run: Run, out: Path) -> Path:
@@ -50,8 +43,8 @@ def report_evaluations(
 ) -> Path:
     """Write ``out/report.html`` for one or more runs evaluated on the same test videos; returns its path.
 
-    The table has all weights of all runs, over their seeds. Curves are those of the last iteration's weights, of each
-    run's first seed, each with its calibrated threshold; the summary and the thumbnails speak of the first run.
+    The first table has all weights of all runs, over their seeds. Curves are those of the last iteration's weights, of
+    each run's first seed, each with its calibrated threshold; the summary and the thumbnails speak of the first run.
     """
     shown = [group[0] for group in last_weights(evaluations).values()]
     first = shown[0]
@@ -81,7 +74,6 @@ def report_evaluations(
             "Weights": "of the last iteration, unless another choice is named; best on test is an upper bound that "
             "was chosen on the very videos it is measured on",
         },
-        metrics={row_label(row): _named(row) for row in summarise(evaluations)},
         roc=[
             RocCurve(
                 evaluation.label,
@@ -91,16 +83,6 @@ def report_evaluations(
             )
             for evaluation in shown
         ],
-        tables=result_tables(evaluations, comparisons)[1:],  # the page has a way of its own with the first
+        tables=result_tables(evaluations, comparisons),
     )
     return out / PAGE
-
-
-def row_label(row: Summary) -> str:
-    """How a row of results is called: the run, the weights if not the last, the seeds if several."""
-    weights = "" if row.weights == LAST else f", {row.weights.replace('_', ' ')}"
-    return row.run + weights + (f", mean of {row.seeds} seeds" if row.seeds > 1 else "")
-
-
-def _named(row: Summary) -> dict[str, float]:
-    return {title: row.mean[name] for name, title in TITLES.items()}

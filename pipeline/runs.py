@@ -100,6 +100,11 @@ def best_on(videos: str) -> str:
     return f"best_on_{videos}"
 
 
+def in_words(weights: str) -> str:
+    """A choice of weights as tables call it."""
+    return weights.replace("_", " ")
+
+
 def weights_path(folder: Path, which: str) -> Path:
     """Where a run keeps the weights of its last iteration, or those that were best on validation or test videos."""
     return folder / f"{'detector' if which == LAST else which}.safetensors"
@@ -135,6 +140,12 @@ def seed_of(folder: Path) -> int | None:
     """The seed of one of several trainings by the name of its folder; None for a run that stands alone."""
     match = re.fullmatch(r"seed-(\d+)", folder.name)
     return int(match[1]) if match else None
+
+
+def name_of(run: Path) -> str:
+    """How results call a run: by its folder, or by the folder that holds its seeds."""
+    folder = run.resolve()
+    return folder.name if seed_of(folder) is None else folder.parent.name
 
 
 def runs_in(folder: Path) -> list[Path]:

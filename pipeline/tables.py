@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .evaluation import RATES, Comparison, Evaluation, ThresholdName, grouped, summarise
+from .evaluation import Comparison, Evaluation, ThresholdName, last_weights, summarise
 from .events import IOUS, EventMetrics
+from .metrics import RATES
 from .resampling import mean_and_spread
-from .runs import LAST
+from .runs import in_words
 
 SHOWN_IOUS = (0.1, 0.3, 0.5)
 NONE = "–"
@@ -27,7 +28,7 @@ class ResultTable:
 
 def result_tables(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison] = ()) -> list[ResultTable]:
     """The tables that there is something to fill with; all but the first are of the last iteration's weights."""
-    last = {run: group for (run, weights), group in grouped(evaluations).items() if weights == LAST}
+    last = last_weights(evaluations)
     tables = [
         frame_table(evaluations),
         threshold_table(last),
@@ -42,17 +43,15 @@ def frame_table(evaluations: Sequence[Evaluation]) -> ResultTable:
     """Frame-level metrics, one row for each run and choice of weights."""
     rows = []
     for row in summarise(evaluations):
-        cells = [f"{100 * row.mean[name]:.2f}" for name in RATES]
-        if row.spread is not None:
-            cells = [f"{cell} ± {100 * row.spread[name]:.2f}" for cell, name in zip(cells, RATES, strict=True)]
+        cells = [per_cent(row.figure(name)) for name in RATES]
         if row.interval is not None:
             cells[0] += f" ({100 * row.interval.low:.1f} to {100 * row.interval.high:.1f})"
         seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
-        rows.append((row.run + seeds, row.weights.replace("_", " "), *cells))
+        rows.append((row.run + seeds, in_words(row.weights), *cells))
     protocol = evaluations[0].protocol
     return ResultTable(
         f"Frames, protocol {protocol.name}",
-        ("run", "weights", "AUC %", "AP %", "AUC abnormal %", "FAR normal %", "TPR %"),
+        ("run", "weights", *RATES.values()),
         tuple(rows),
         (
             f"{protocol.description}; all test videos together",
@@ -71,7 +70,7 @@ def threshold_table(runs: dict[str, list[Evaluation]]) -> ResultTable:
             rates = [evaluation.operations[name].rates for evaluation in seeds]
             threshold = statistics.fmean(each.threshold for each in rates)
             columns = ("far_normal", "far_all", "far_abnormal", "tpr")
-            figures = [_per_cent([getattr(each, column) for each in rates]) for column in columns]
+            figures = [_over_seeds([getattr(each, column) for each in rates]) for column in columns]
             rows.append((run, f"{name}, {threshold:.4g}", *figures))
     notes = [f"{each.label}: {note}" for seeds in runs.values() for each in seeds for note in each.notes]
     return ResultTable(
@@ -96,9 +95,9 @@ def event_table(runs: dict[str, list[Evaluation]]) -> ResultTable:
                 (
                     run,
                     name,
-                    f"{statistics.fmean(each.found for each in events):g} of {events[0].annotated}",
+                    f"{round(statistics.fmean(each.found for each in events), 1):g} of {events[0].annotated}",
                     *(_at_ious(events, column) for column in ("precision", "recall", "ap")),
-                    _per_cent([each.mean_ap for each in events]),
+                    _over_seeds([each.mean_ap for each in events]),
                 )
             )
     at = " / ".join(f"{iou:g}" for iou in SHOWN_IOUS)
@@ -119,7 +118,7 @@ def category_table(runs: dict[str, list[Evaluation]]) -> ResultTable:
     rows = []
     for number, category in enumerate(first.categories):
         of_runs = [[evaluation.categories[number] for evaluation in seeds] for seeds in runs.values()]
-        cells = [category.undefined or _per_cent([each.auc for each in seeds]) for seeds in of_runs]
+        cells = [category.undefined or _over_seeds([each.auc for each in seeds]) for seeds in of_runs]
         rows.append((category.category, f"{category.videos}", *cells))
     return ResultTable(
         "Categories",
@@ -134,7 +133,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> ResultTable:
     rows = []
     for each in comparisons:
         cells = [
-            f"{100 * found.value:+.2f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}), p = {found.p_value:.3f}"
+            f"{points(found.value)} ({points(found.low, 1)} to {points(found.high, 1)}), p = {found.p_value:.3f}"
             for found in each.differences.values()
         ]
         seed = "" if each.seed is None else f", seed {each.seed}"
@@ -150,6 +149,18 @@ def comparison_table(comparisons: Sequence[Comparison]) -> ResultTable:
     )
 
 
+def per_cent(figure: tuple[float, float | None], form: str = ".2f") -> str:
+    """Mean ± standard deviation over the seeds in per cent, with a real minus sign; the mean alone of a single seed."""
+    mean, spread = figure
+    text = f"{100 * mean:{form}}" + ("" if spread is None else f" ± {100 * spread:{form.removeprefix('+')}}")
+    return text.replace("-", "−")
+
+
+def points(difference: float, decimals: int = 2) -> str:
+    """A difference of two rates in percentage points, with its sign."""
+    return per_cent((difference, None), f"+.{decimals}f")
+
+
 def _thresholds(seeds: Sequence[Evaluation]) -> list[ThresholdName]:
     """The thresholds that all seeds of a run have."""
     return [name for name in seeds[0].operations if all(name in evaluation.operations for evaluation in seeds)]
@@ -161,14 +172,11 @@ def _at_ious(events: Sequence[EventMetrics], column: str) -> str:
     for iou in SHOWN_IOUS:
         values = [getattr(each, column) for each in events]
         place = events[0].ious.index(iou)
-        cells.append(_per_cent([None if value is None else value[place] for value in values], decimals=1))
+        cells.append(_over_seeds([None if value is None else value[place] for value in values], ".1f"))
     return " / ".join(cells)
 
 
-def _per_cent(values: Sequence[float | None], decimals: int = 2) -> str:
-    """A figure in per cent, or its mean ± standard deviation over the seeds; a dash where a seed has none."""
-    known = [100 * value for value in values if value is not None]
-    if len(known) < len(values):
-        return NONE
-    mean, spread = mean_and_spread(known)
-    return f"{mean:.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
+def _over_seeds(values: Sequence[float | None], form: str = ".2f") -> str:
+    """A figure of all seeds in per cent; a dash where a seed has none."""
+    known = [value for value in values if value is not None]
+    return NONE if len(known) < len(values) else per_cent(mean_and_spread(known), form)

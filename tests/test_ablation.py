@@ -14,6 +14,7 @@ import torch
 from xelvad.errors import UserError
 from xelvad.pipeline import training
 from xelvad.pipeline.ablation import (
+    Ablation,
     AblationConfig,
     Configuration,
     Outcome,
@@ -24,7 +25,7 @@ from xelvad.pipeline.ablation import (
     folds_of,
     grid,
 )
-from xelvad.pipeline.ablation_page import command, summarise, table, write_ablation
+from xelvad.pipeline.ablation_page import command, result_table, summarise, write_ablation
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import DatasetChoice, read_manifest
 from xelvad.pipeline.evaluation import evaluate
@@ -180,9 +181,10 @@ def test_gains_are_paired_by_seed_whatever_the_order() -> None:
     )
     assert rows[0].gain is None
     assert rows[1].gain == (pytest.approx(0.02), pytest.approx(0.01))  # the AUCs themselves spread by 0.2
-    single = summarise([Result(off, (outcome(0, 0.5),)), Result(both, (outcome(0, 0.4),))])
-    assert single[1].gain == (pytest.approx(-0.1), None)
-    assert table([Result(off, (outcome(0, 0.5),)), Result(both, (outcome(0, 0.4),))])[1][1][-1] == "−10.00"
+    single = (Result(off, (outcome(0, 0.5),)), Result(both, (outcome(0, 0.4),)))
+    assert summarise(single)[1].gain == (pytest.approx(-0.1), None)
+    ablation = Ablation(DatasetChoice(manifest=Path()), Path(), Path(), "street", AblationConfig(), single, ())
+    assert result_table(ablation).rows[1][-1] == "−10.00"
 
 
 def test_a_second_run_trains_nothing(
@@ -300,9 +302,9 @@ def test_an_ablation_over_all_folds(data: Path, tmp_path: Path) -> None:
     assert float(row["auc of fold1"]) == evaluate(run_of_fold, dataset, data / "features").metrics.auc
     mean = np.mean([float(row[f"auc of fold{number}"]) for number in range(3)])
     assert float(row["mean_fold_auc"]) == pytest.approx(mean)
-    head, body = table(ablation.results)
-    assert head[-2:] == ["mean fold AUC %", "gain, AUC points"]
-    assert body[1][-2] == f"{100 * mean:.2f}"
+    shown = result_table(ablation)
+    assert shown.columns[-2:] == ("mean fold AUC %", "gain, AUC points")
+    assert shown.rows[1][-2] == f"{100 * mean:.2f}"
     assert '"folds":3' in page
     assert "--test-fold all" in command(ablation)
 

@@ -1,6 +1,7 @@
 """Runs side by side: the figures, tables and tests that `xelvad compare` and `xelvad ablate` leave behind."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ from sklearn.metrics import roc_auc_score
 from xelvad.errors import UserError
 from xelvad.pipeline import figures
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.comparison import compare, differences_to_first, file_stems, most_telling, runs_of
+from xelvad.pipeline.comparison import compare_runs, file_stems, most_telling
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.evaluation import evaluate_all, summarise
+from xelvad.pipeline.evaluation import compare, evaluate_all, last_weights, summarise
 from xelvad.pipeline.metrics import ScoredVideo
 from xelvad.pipeline.paper_tables import latex_table, markdown_table
 from xelvad.pipeline.resampling import paired_difference
+from xelvad.pipeline.settings import EvaluationConfig
+from xelvad.pipeline.tables import points
 
 from .made_up import evaluation_of, make_up
 from .synthetic import write_dataset
@@ -57,15 +60,17 @@ def test_everything_is_written_and_says_what_the_evaluation_says(
     ]
     last = {evaluation.label: evaluation for evaluation in evaluations if evaluation.weights == "last"}
     pairs = [("mil+xel/seed-0", "mil/seed-0"), ("mil+xel/seed-1", "mil/seed-1"), ("one_run", "mil/seed-0")]
-    assert [(each["run"], each["against"], each["seed"]) for each in data["differences"]] == [
+    assert data["protocol"] == "exact"
+    assert [(each["run"], each["other"], each["seed"]) for each in data["comparisons"]] == [
         ("mil+xel", "mil", 0), ("mil+xel", "mil", 1), ("one_run", "mil", None),
     ]  # fmt: skip
-    for (one, other), each in zip(pairs, data["differences"], strict=True):
-        interval = paired_difference(last[one].videos, last[other].videos)
-        assert each["difference"] == last[one].metrics.auc - last[other].metrics.auc
-        assert (each["interval"]["low"], each["interval"]["high"]) == (interval.low, interval.high)
-        assert each["zero_is_outside"] == (interval.low > 0 or interval.high < 0)
-        assert f"{100 * each['difference']:+.2f}".replace("-", "−") in printed
+    for (one, other), each in zip(pairs, data["comparisons"], strict=True):
+        assert each["differences"].keys() == {"auc", "ap", "auc_abnormal"}
+        for figure, found in each["differences"].items():
+            assert found == asdict(paired_difference(last[one].videos, last[other].videos, figure=figure))
+        found = each["differences"]["auc"]
+        assert found["value"] == pytest.approx(last[one].metrics.auc - last[other].metrics.auc)
+        assert f"{points(found['value'])} ({points(found['low'], 1)} to {points(found['high'], 1)})" in printed
     stems = ["far_tpr", "roc", *data["videos_shown"].values()]
     files = {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     assert {path.name for path in tmp_path.iterdir()} == files | {"table.md", "table.tex", "comparison.json"}
@@ -79,8 +84,21 @@ def test_named_videos_are_shown_once_each_and_in_that_order(folder: Path, tmp_pa
     assert main(command) == 0
     data = json.loads((tmp_path / "comparison.json").read_text())
     assert data["videos_shown"] == {"video_06.mp4": "scores_video_06", "video_01.mp4": "scores_video_01"}
-    assert data["differences"] == []
+    assert data["comparisons"] == []
     assert "video_06.mp4" in (tmp_path / "scores_video_06.svg").read_text()
+
+
+def test_the_protocol_may_be_chosen_and_is_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compare", str(folder / "one_run"), *options(folder), "--out", str(tmp_path), "--protocol", "mil"]
+    assert main(command) == 0
+    assert "Frames, protocol mil" in capsys.readouterr().out
+    data = json.loads((tmp_path / "comparison.json").read_text())
+    dataset = read_manifest(folder / "labels.csv")
+    expected = evaluate_all([folder / "one_run"], dataset, folder / "features", EvaluationConfig("mil"))
+    assert data["protocol"] == "mil"
+    assert [row["mean"]["auc"] for row in data["summary"]] == [each.metrics.auc for each in expected]
 
 
 @pytest.mark.parametrize(
@@ -128,30 +146,31 @@ def test_an_ablation_has_its_figure_and_without_matplotlib_a_note(
 
 def test_runs_are_those_of_the_last_weights() -> None:
     evaluations = [make_up("a", 1), make_up("a", 2), make_up("a", 1, weights="best_on_test"), make_up("b")]
-    assert {name: [each.seed for each in seeds] for name, seeds in runs_of(evaluations).items()} == {
+    assert {name: [each.seed for each in seeds] for name, seeds in last_weights(evaluations).items()} == {
         "a": [1, 2], "b": [None],
     }  # fmt: skip
 
 
 def test_only_common_seeds_are_compared() -> None:
-    runs = runs_of([*(make_up("a", seed) for seed in (0, 1, 2)), *(make_up("b", seed, 2.0) for seed in (2, 1, 7))])
-    differences = differences_to_first(runs)
-    assert [(each.run, each.against, each.seed) for each in differences] == [("b", "a", 2), ("b", "a", 1)]
-    expected = {each.seed: each.metrics.auc for each in runs["b"]}
-    assert differences[1].difference == expected[1] - runs["a"][1].metrics.auc
+    runs = {"a": [make_up("a", seed) for seed in (0, 1, 2)], "b": [make_up("b", seed, 2.0) for seed in (2, 1, 7)]}
+    comparisons = compare([*runs["a"], make_up("b", 0, weights="best_on_test"), *runs["b"]])
+    assert [(each.run, each.other, each.seed) for each in comparisons] == [("b", "a", 2), ("b", "a", 1)]
+    expected = runs["b"][1].metrics.auc - runs["a"][1].metrics.auc
+    assert comparisons[1].differences["auc"].value == pytest.approx(expected)
 
 
 def test_the_first_trainings_are_compared_where_no_seed_is_common() -> None:
-    (difference,) = differences_to_first(runs_of([make_up("a", 0), make_up("a", 1), make_up("b", 5), make_up("b", 6)]))
-    assert difference.seed is None
-    assert difference.difference == make_up("b", 5).metrics.auc - make_up("a", 0).metrics.auc
+    (comparison,) = compare([make_up("a", 0), make_up("a", 1), make_up("b", 5), make_up("b", 6)])
+    assert comparison.seed is None
+    expected = make_up("b", 5).metrics.auc - make_up("a", 0).metrics.auc
+    assert comparison.differences["auc"].value == pytest.approx(expected)
 
 
 def test_a_run_against_one_with_equal_scores_differs_by_nothing() -> None:
     same = make_up("a")
-    (difference,) = differences_to_first({"a": [same], "b": [evaluation_of("b", None, same.videos)]})
-    assert (difference.difference, difference.interval.low, difference.interval.high) == (0, 0, 0)
-    assert not difference.zero_is_outside
+    (comparison,) = compare([same, evaluation_of("b", None, same.videos)])
+    for found in comparison.differences.values():
+        assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
 def test_the_most_telling_videos_are_those_where_the_runs_lie_furthest_apart() -> None:
@@ -198,4 +217,4 @@ def test_file_names_of_videos_are_plain_and_differ(names: list[str], stems: list
 
 def test_two_runs_of_one_name_are_refused_as_in_an_evaluation(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two runs of the same name"):
-        compare([folder / "mil"] * 2, read_manifest(folder / "labels.csv"), folder / "features", tmp_path / "out")
+        compare_runs([folder / "mil"] * 2, read_manifest(folder / "labels.csv"), folder / "features", tmp_path / "out")

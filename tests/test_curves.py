@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from xelvad.pipeline.curves import mean_roc, mean_trade_off, rates_at
+from xelvad.pipeline.curves import mean_roc, mean_trade_off
 from xelvad.pipeline.metrics import ScoredVideo, frame_metrics, frame_roc
 
 FRAMES = (40, 25, 33, 60)  # of two normal and two abnormal videos
@@ -84,11 +84,3 @@ def test_false_alarms_and_hits_are_averaged_at_each_threshold(seeds: int, levels
     expected = [np.mean([rates(videos, threshold) for videos in sets], axis=0) for threshold in thresholds]
     np.testing.assert_allclose(np.stack([alarms, hits], axis=1), expected, atol=1e-12)
     assert (alarms[0], hits[0], alarms[-1], hits[-1]) == (0, 0, 1, 1)
-
-
-@pytest.mark.parametrize("levels", [1, 2, 1000])
-def test_rates_at_one_half_are_those_of_the_metrics(levels: int) -> None:
-    videos = made_up_set(0, levels)
-    metrics = frame_metrics(videos)
-    assert rates_at(videos, 0.5) == pytest.approx((metrics.far_normal, metrics.tpr))
-    assert rates_at(videos, 0.3) == pytest.approx(rates(videos, np.float32(0.3)))

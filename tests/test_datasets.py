@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from xelvad.errors import UserError
-from xelvad.pipeline.datasets import LabelledVideo, frame_truth, read_manifest
+from xelvad.pipeline.datasets import LabelledVideo, frame_truth, read_manifest, spans_of
 
 SPLIT_HEADER = "video,split,label,frames,anomalous_frames_half_open\n"
 FOLD_HEADER = "video,fold,label,frames,anomalous_frames_half_open\n"
@@ -124,3 +124,19 @@ def test_a_span_wholly_behind_the_end_is_an_error_even_where_overlong_is_known()
     video = LabelledVideo("a", "test", abnormal=True, spans=((1, 2), (3, 6)), overlong=True)
     with pytest.raises(UserError, match="3-6 run past the end at frame 3"):
         frame_truth(video, 3)
+
+
+@pytest.mark.parametrize(
+    ("truth", "spans"),
+    [
+        ([], ()),
+        ([0, 0], ()),
+        ([1, 1], ((0, 2),)),
+        ([1, 0, 1, 1], ((0, 1), (2, 4))),
+        ([0, 1, 1, 0, 1, 0], ((1, 3), (4, 5))),
+    ],
+)
+def test_spans_are_the_stretches_of_the_truth(truth: list[int], spans: tuple[tuple[int, int], ...]) -> None:
+    assert spans_of(np.array(truth, bool)) == spans
+    video = LabelledVideo("a.mp4", "test", bool(spans), spans=spans)
+    assert frame_truth(video, len(truth)).tolist() == truth

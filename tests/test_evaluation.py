@@ -230,9 +230,9 @@ def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
 def test_runs_are_compared_with_the_first_on_the_same_resamples(folder: Path, tmp_path: Path) -> None:
     first, second = evaluated(folder, "mil+xel"), evaluated(folder, "mil")
     (comparison,) = compare([first, second])
-    assert (comparison.run, comparison.other) == ("mil+xel", "mil")
-    assert comparison.differences["ap"] == paired_difference(first.videos, second.videos, figure="ap")
-    assert comparison.differences["auc"].value == pytest.approx(first.metrics.auc - second.metrics.auc)
+    assert (comparison.run, comparison.other, comparison.seed) == ("mil", "mil+xel", None)
+    assert comparison.differences["ap"] == paired_difference(second.videos, first.videos, figure="ap")
+    assert comparison.differences["auc"].value == pytest.approx(second.metrics.auc - first.metrics.auc)
     assert compare([first]) == []
     write_evaluations([first, second], tmp_path, [comparison])
     written = json.loads((tmp_path / "metrics.json").read_text())

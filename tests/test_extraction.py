@@ -277,7 +277,7 @@ def test_a_killed_run_leaves_whole_files_and_the_next_one_goes_on(videos: Path, 
     ]
     second = killed / "tiny/day/.1.mp4.npy.tmp"
     with subprocess.Popen(command, env=os.environ | {"TINY_SECONDS": "0.2"}, text=True) as process:
-        wait_until(second.exists, process)
+        wait_until(lambda: second.exists() and (killed / "tiny/day/0.mp4.json").exists(), process)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert second.exists()  # in the middle of the second video
@@ -368,13 +368,13 @@ def test_batches_mix_videos_so_that_they_are_full(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    run_batch = Engine.__call__
+    start = Engine.start
 
-    def counting(self: Engine, inputs: list[Tensor]) -> NDArray[np.float32]:
+    def counting(self: Engine, inputs: list[Tensor]) -> Tensor:
         sizes.append(len(inputs))
-        return run_batch(self, inputs)
+        return start(self, inputs)
 
-    monkeypatch.setattr(Engine, "__call__", counting)
+    monkeypatch.setattr(Engine, "start", counting)
     run(videos, tmp_path, config(batch=5))
     assert sizes == [5, 5, 2]  # four videos of three clips
 

@@ -187,14 +187,6 @@ def test_a_normal_video_has_no_shade(runs: Runs, tmp_path: Path) -> None:
     assert "#e2e2e2" not in (tmp_path / "scores.svg").read_text()
 
 
-@pytest.mark.parametrize(
-    ("truth", "spans"),
-    [([0, 0], []), ([1, 1], [(0, 2)]), ([1, 0, 1, 1], [(0, 1), (2, 4)]), ([0, 1, 1, 0, 1, 0], [(1, 3), (4, 5)])],
-)
-def test_true_spans(truth: list[int], spans: list[tuple[int, int]]) -> None:
-    assert figures.true_spans(np.array(truth, bool)) == spans
-
-
 def test_many_runs_differ_in_dashes_when_the_colours_are_used_up(tmp_path: Path) -> None:
     draw_roc(tmp_path / "roc", {f"run {number}": [make_up(f"run {number}")] for number in range(2 * len(PALETTE) + 1)})
     styles = {Drawn(tmp_path / "roc").path(f"run-{number}")[1] for number in range(2 * len(PALETTE) + 1)}

@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from xelvad.errors import UserError
-from xelvad.pipeline import importing
+from xelvad.pipeline import feature_files
 from xelvad.pipeline.cache import FeatureStore, Sidecar, Timeline, digest
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.clips import Clipping, Segments
-from xelvad.pipeline.datasets import LabelledVideo
-from xelvad.pipeline.importing import ImportConfig, ImportResult, find_files, import_features, videos_of
+from xelvad.pipeline.datasets import DatasetChoice, LabelledVideo
+from xelvad.pipeline.datasets.choice import DatasetName
+from xelvad.pipeline.feature_files import find_files
+from xelvad.pipeline.importing import ImportConfig, ImportResult, import_features, videos_of
+
+from .conftest import Footage
 
 NAME = "c3d"
 DIM = 5
@@ -119,7 +123,7 @@ def test_an_array_is_imported_as_float32(
 def test_an_array_is_copied_in_pieces(
     source: Path, store: FeatureStore, take: Take, monkeypatch: pytest.MonkeyPatch, values: int
 ) -> None:
-    monkeypatch.setattr(importing, "PIECE_VALUES", values)
+    monkeypatch.setattr(feature_files, "PIECE_VALUES", values)
     array = rows(23, 2, DIM)
     save(source / "a.npy", array)
     take("a.mp4")
@@ -259,7 +263,7 @@ def test_training_videos_of_segments_need_no_frames_but_test_videos_do(
     for name in "abc":
         save_text(source / f"{name}.txt", text_lines(rows(32)))
     test = [LabelledVideo(f"{name}.mp4", "test", abnormal=False) for name in "bc"]
-    with pytest.raises(UserError, match=r"test videos .* column frames, missing for b\.mp4, c\.mp4"):
+    with pytest.raises(UserError, match=r"test videos .* column frames, .* --videos; missing for b\.mp4, c\.mp4"):
         take("a.mp4", *test)
     assert not store.root.exists()
     take("a.mp4", LabelledVideo("b.mp4", "test", abnormal=False, frames=900))
@@ -395,7 +399,7 @@ def test_nothing_is_unpickled(source: Path, take: Take) -> None:
 def test_features_that_are_not_finite_are_named_and_leave_nothing(
     source: Path, store: FeatureStore, take: Take, monkeypatch: pytest.MonkeyPatch, value: float, row: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(importing, "PIECE_VALUES", 3 * 2 * DIM)
+    monkeypatch.setattr(feature_files, "PIECE_VALUES", 3 * 2 * DIM)
     array = rows(20, *row)
     array[17, ..., 1] = value
     save(source / "a.npy", array)
@@ -445,7 +449,7 @@ def touch(source: Path, *names: str) -> None:
         (source / name).touch()
 
 
-@pytest.mark.parametrize("folder", ["", "Abuse/"])
+@pytest.mark.parametrize("folder", ["", "Abuse/", "part-1/Abuse/", "c3d/train/Abuse/"])
 @pytest.mark.parametrize(
     "name",
     ["Abuse001_x264.mp4.npy", "Abuse001_x264.npy", "Abuse001_x264.txt", "Abuse001_x264.mp4.txt",
@@ -466,6 +470,30 @@ def test_more_leading_folders_win(source: Path) -> None:
     touch(source, "a.npy", "night/a.npy", "cam/day/a.npy")
     names = ["cam/day/a.mp4", "cam/night/a.mp4", "a.mp4"]
     assert find_files(names, [source]) == [source / "cam/day/a.npy", source / "night/a.npy", source / "a.npy"]
+
+
+def test_what_lies_deeper_is_found_by_its_name(source: Path) -> None:
+    touch(source, "part-1/Arson/Arson001_x264_C3D.npy", "part-2/normal/Normal_Videos001_x264.mp4.npy", "x/y/01_001.txt")
+    names = ["Arson001_x264", "Normal_Videos001_x264", "01_001"]
+    assert find_files(names, [source]) == [
+        source / "part-1/Arson/Arson001_x264_C3D.npy",
+        source / "part-2/normal/Normal_Videos001_x264.mp4.npy",
+        source / "x/y/01_001.txt",
+    ]
+
+
+def test_two_that_lie_deeper_cannot_be_told_apart_unless_one_has_more_in_common(source: Path) -> None:
+    touch(source, "one/day/a.npy", "two/day/a.npy")
+    with pytest.raises(UserError, match=r"a has .*one/day/a\.npy, .*two/day/a\.npy"):
+        find_files(["a"], [source])
+    assert find_files(["two/day/a.mp4"], [source]) == [source / "two/day/a.npy"]
+    assert find_files(["cam/two/day/a.mp4"], [source]) == [source / "two/day/a.npy"]
+
+
+def test_linked_folders_are_searched(source: Path, tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/a.npy")
+    (source / "here").symlink_to(tmp_path / "elsewhere")
+    assert find_files(["a.mp4"], [source]) == [source / "here" / "a.npy"]
 
 
 def test_several_sources_are_searched(source: Path, tmp_path: Path) -> None:
@@ -495,7 +523,7 @@ def test_missing_files_are_counted_and_listed(source: Path) -> None:
     assert message.startswith(f"{source}: no features of 8 of 9 videos: day/1.mp4, day/2.mp4, ")
     assert "day/5.mp4 and 3 more" in message
     assert "1.mp4.npy" in message
-    assert "correct --source or the manifest" in message
+    assert "correct --source or the data set's labels" in message
 
 
 @pytest.mark.parametrize("names", [("day/a.mp4", "night/a.mp4"), ("a.mp4", "a.avi"), ("a", "a.mp4")])
@@ -577,7 +605,7 @@ def manifest(folder: Path, text: str) -> Path:
 
 def test_a_manifest_with_folds_needs_no_test_fold(tmp_path: Path) -> None:
     path = manifest(tmp_path, "\ufeffvideo,fold,label,frames\na.mp4,one,1,100\nb.mp4,two,0,\n")
-    assert [(video.name, video.split, video.frames) for video in videos_of(path)] == [
+    assert [(video.name, video.split, video.frames) for video in videos_of(DatasetChoice(manifest=path))] == [
         ("a.mp4", "test", 100),
         ("b.mp4", "test", None),
     ]
@@ -585,7 +613,10 @@ def test_a_manifest_with_folds_needs_no_test_fold(tmp_path: Path) -> None:
 
 def test_a_manifest_with_a_split_keeps_it(tmp_path: Path) -> None:
     path = manifest(tmp_path, "video,split,label\na.mp4,train,1\nb.mp4,test,0\n")
-    assert [(video.name, video.split) for video in videos_of(path)] == [("a.mp4", "train"), ("b.mp4", "test")]
+    assert [(video.name, video.split) for video in videos_of(DatasetChoice(manifest=path))] == [
+        ("a.mp4", "train"),
+        ("b.mp4", "test"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -601,10 +632,45 @@ def test_a_manifest_with_a_split_keeps_it(tmp_path: Path) -> None:
 def test_a_wrong_manifest_is_refused_in_its_readers_words(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "labels.csv" if text is None else manifest(tmp_path, text)
     with pytest.raises(UserError, match=message):
-        videos_of(path)
+        videos_of(DatasetChoice(manifest=path))
     path.write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(UserError, match="not a CSV file in UTF-8"):
-        videos_of(path)
+        videos_of(DatasetChoice(manifest=path))
+
+
+# --- data sets -------------------------------------------------------------------------------------------------------
+
+
+def test_the_number_of_frames_is_that_of_the_test_videos_where_labels_have_none(
+    tmp_path: Path, footage: type[Footage]
+) -> None:
+    path = manifest(tmp_path, "video,split,label,frames\na.mp4,train,1,\nb.mp4,test,0,\nc.mp4,test,0,9\nd,test,1,\n")
+    footage.video(tmp_path / "videos" / "part" / "b.mp4", 23)
+    footage.video(tmp_path / "videos" / "c.mp4", 31)  # not as the labels say: for the evaluation to refuse
+    footage.folder(tmp_path / "videos" / "d", 5)
+
+    def frames(videos: Path | None) -> list[int | None]:
+        return [video.frames for video in videos_of(DatasetChoice(manifest=path, videos=videos))]
+
+    assert frames(tmp_path / "videos") == [None, 23, 9, 5]
+    assert frames(None) == [None, None, 9, None]
+    (tmp_path / "videos" / "part" / "b.mp4").write_text("broken")
+    with pytest.raises(UserError, match=r"b\.mp4: .*leave --videos out"):
+        frames(tmp_path / "videos")
+
+
+@pytest.mark.parametrize(("name", "count"), [("ucf-crime", 1900), ("shanghaitech", 437)])
+def test_features_in_folders_are_found_for_the_official_lists(
+    shared: Path, source: Path, name: DatasetName, count: int
+) -> None:
+    """Laid out as features are published: in parts, by class, with an ending of their own."""
+    videos = DatasetChoice(dataset=name, annotations=shared / name.replace("-", "_")).labels().videos
+    wanted = [
+        f"part-{number % 4}/{each.category or 'normal'}/{each.name}_C3D.npy" for number, each in enumerate(videos)
+    ]
+    touch(source, *wanted)
+    assert len(wanted) == count
+    assert find_files([video.name for video in videos], [source]) == [source / path for path in wanted]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

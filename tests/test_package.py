@@ -30,7 +30,7 @@ OPEN_TO = {
 STAGES = [
     *("files", "console", "memory", "videos", "decoding", "naming", "clips", "cache"),
     *("bags", "inference", "protocols", "events", "settings"),
-    *("reading", "stillness", "extraction", "datasets", "auditing", "importing"),
+    *("reading", "stillness", "extraction", "datasets", "auditing", "feature_files", "importing"),
     *("metrics", "resampling", "curves", "runs", "recipes", "batches", "checkpoints", "baseline", "fitting"),
     *("training", "scoring", "calibration", "evaluation", "tables", "ablation", "preview", "contact_sheet", "page"),
     *("report", "ablation_page", "figures", "paper_tables", "comparison", "published", "footage", "demo"),

@@ -85,15 +85,10 @@ def page_of(tmp_path, *videos, **options):
 def test_page_holds_what_was_given_whatever_the_names(tmp_path):
     video = reported(NASTY)
     roc = RocCurve(NASTY, np.array([0, 0.5, 1]), np.array([0, 0.9, 1]), 0.7)
-    metrics = {NASTY: {"AUC": 0.81234, "frames": 12345}, "MIL": {"AUC": float("nan"), "AP": 1.0}}
-    page = page_of(tmp_path, video, title=NASTY, settings={NASTY: NASTY}, metrics=metrics, roc=[roc])
+    page = page_of(tmp_path, video, title=NASTY, settings={NASTY: NASTY}, roc=[roc])
     assert page.videos[0]["name"] == page.data["title"] == NASTY
     assert page.data["settings"] == [[NASTY, NASTY]]
-    assert page.data["metrics"] == {
-        "columns": [NASTY, "MIL"],
-        "rows": [["AUC", "0.8123", "–"], ["frames", "12,345", "–"], ["AP", "–", "1.0000"]],
-    }
-    assert page.data["roc"] == [{"label": NASTY, "area": "0.7000", "x": [0, 0.5, 1], "y": [0, 0.9, 1]}]
+    assert page.data["roc"] == [{"label": NASTY, "area": "70.00 %", "x": [0, 0.5, 1], "y": [0, 0.9, 1]}]
     assert NASTY in page.text
     assert "alert(1)" not in page.scripts  # it did not become an element
     assert [name for name in page.scripts if name.startswith("script")] == [
@@ -125,7 +120,12 @@ def test_all_detectors_are_shown_and_the_first_one_counts(tmp_path):
     shown = page_of(tmp_path, video).videos[0]
     assert [curve["label"] for curve in shown["curves"]] == ["MIL+XEL", "MIL"]
     assert shown["highest"] == {"score": 0.8, "time": 0.64}
-    assert shown["above"] == 0.64
+    assert shown["alarm"] == 0.64
+
+
+@pytest.mark.parametrize(("score", "seconds"), [(0.49996, 0), (0.5, 0.64), (0.50004, 0.64)])
+def test_a_score_that_reaches_the_threshold_is_an_alarm_as_in_the_metrics(tmp_path, score, seconds):
+    assert page_of(tmp_path, reported(scores=clip_scores(0.1, score, 0.2))).videos[0]["alarm"] == seconds
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_time_axis_is_that_of_the_frames(tmp_path):
     shown = page_of(tmp_path, reported(scores=np.array([0, 0, 0.6, 0.9, 0.1], np.float32), times=times)).videos[0]
     assert (shown["start"], shown["end"]) == (5, pytest.approx(5.37))
     assert shown["curves"][0]["times"] == [5, 5.2, 5.2, 5.3, pytest.approx(5.37)]
-    assert shown["above"] == pytest.approx(0.1)
+    assert shown["alarm"] == pytest.approx(0.1)
     assert page_of(tmp_path, reported(scores=np.ones(1, np.float32))).videos[0]["end"] == 0.04
 
 
@@ -173,7 +173,7 @@ def test_short_videos_have_fewer_thumbnails(tmp_path):
 def test_embedded_film_plays_all_frames(tmp_path):
     page = page_of(tmp_path, reported(), reported(source=write_folder(tmp_path / "frames", 48)))
     player = page.videos[1]["player"]
-    assert (player["width"], player["height"], player["offset"]) == (320, 240, 0)
+    assert (player["width"], player["height"], player["offset"]) == (64, 48, 0)
     with av.open(io.BytesIO(base64.b64decode(page.scripts[player["film"]]))) as container:
         assert len(list(container.decode(video=0))) == 48
 

@@ -10,7 +10,7 @@ from xelvad.pipeline.events import EventConfig
 from xelvad.pipeline.metrics import ScoredVideo
 from xelvad.pipeline.protocols import PROTOCOLS
 from xelvad.pipeline.resampling import Difference, Interval
-from xelvad.pipeline.tables import ResultTable, result_tables
+from xelvad.pipeline.tables import ResultTable, per_cent, points, result_tables
 
 
 def evaluation(shift: float = 0.0, calibrated: float | None = 0.25, **changes: object) -> Evaluation:
@@ -51,12 +51,31 @@ def test_the_first_table_names_its_protocol() -> None:
 
 def test_every_row_is_as_wide_as_its_table() -> None:
     difference = Difference(-0.01, 0.03, 0.02, 0.25)
-    comparison = Comparison("mil", "srf", dict.fromkeys(("auc", "ap", "auc_abnormal"), difference))
-    found = tables(evaluation(), evaluation(run="srf"), comparisons=(comparison,))
+    differences = dict.fromkeys(("auc", "ap", "auc_abnormal"), difference)
+    comparisons = (Comparison("mil", "srf", None, differences), Comparison("mil", "srf", 3, differences))
+    found = tables(evaluation(), evaluation(run="srf"), comparisons=comparisons)
     assert list(found) == ["Frames, protocol xel", "Thresholds", "Events", "Categories", "Differences"]
     for table in found.values():
         assert {len(row) for row in table.rows} == {len(table.columns)}
-    assert found["Differences"].rows[0][:2] == ("mil less srf", "+2.00 (-1.0 to +3.0), p = 0.250")
+    assert found["Differences"].rows[0][:2] == ("mil less srf", "+2.00 (−1.0 to +3.0), p = 0.250")
+    assert found["Differences"].rows[1][0] == "mil less srf, seed 3"
+
+
+@pytest.mark.parametrize(
+    ("figure", "form", "text"),
+    [
+        ((0.12345, None), ".2f", "12.35"),
+        ((0.5, 0.0123), ".2f", "50.00 ± 1.23"),
+        ((0.0, 0.0), ".1f", "0.0 ± 0.0"),
+        ((-0.1, 0.02), "+.2f", "−10.00 ± 2.00"),
+    ],
+)
+def test_figures_are_mean_and_spread_in_per_cent(figure: tuple[float, float | None], form: str, text: str) -> None:
+    assert per_cent(figure, form) == text
+
+
+def test_differences_have_a_sign() -> None:
+    assert (points(0.0213), points(-0.5, 1), points(0.0)) == ("+2.13", "−50.0", "+0.00")
 
 
 def test_thresholds_have_all_three_false_alarm_rates() -> None:

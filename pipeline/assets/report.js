@@ -1,44 +1,43 @@
 // The page from top to bottom.
 "use strict";
 
-// ---- heading, metrics and ROC ----
+// ---- heading, tables and ROC ----
 
 function showHeading() {
   const seconds = report.videos.reduce((sum, video) => sum + video.end - video.start, 0);
-  const high = report.videos.filter((video) => video.highest.score > report.threshold).length;
+  const high = report.videos.filter((video) => video.alarm > 0).length;
   document.getElementById("totals").textContent = [
     plural(report.videos.length, "video"),
     `${formatTime(seconds)} of footage`,
-    `${high.toLocaleString("en")} with a score above ${report.threshold}`,
+    `${high.toLocaleString("en")} with a score of ${report.threshold} or more`,
   ].join("  ·  ");
   showSettings();
 }
 
+/** Rows under their heads; columns in which there is a number are aligned as numbers. */
 function fillTable(table, [corner, ...columns], rows) {
-  const heads = columns.map((column) => element("th", { textContent: column, className: "number", scope: "col" }));
+  const kinds = columns.map((_, index) => (rows.some((row) => /^[+−]?\d/.test(row[index + 1])) ? "number" : ""));
+  const cell = (tag, textContent, index) => element(tag, { textContent, className: kinds[index] });
+  const heads = columns.map((column, index) => cell("th", column, index));
   table.querySelector("thead").append(element("tr", {}, element("th", { textContent: corner }), ...heads));
   table.querySelector("tbody").append(
     ...rows.map(([name, ...values]) => {
-      const cells = values.map((value) => element("td", { textContent: value, className: "number" }));
+      const cells = values.map((value, index) => cell("td", value, index));
       return element("tr", {}, element("th", { textContent: name, scope: "row" }), ...cells);
     }),
   );
 }
 
-function showMetrics({ columns, rows }) {
-  const section = document.getElementById("metrics");
-  fillTable(section, ["", ...columns], rows);
-  section.hidden = false;
-}
-
+/** The first table stands above the curves, all others beneath. */
 function showTables() {
-  for (const { title, columns, rows, notes } of report.tables) {
+  for (const [index, { title, columns, rows, notes }] of report.tables.entries()) {
     const table = element("table", {}, element("thead"), element("tbody"));
     fillTable(table, columns, rows);
     const heading = element("h2", { textContent: title });
     const text = element("ul", { className: "notes quiet" }, ...notes.map((note) => element("li", { textContent: note })));
     const scroll = element("div", { className: "scroll" }, table);
-    document.getElementById("tables").append(element("section", { className: "card" }, heading, scroll, text));
+    const card = element("section", { className: "card results" }, heading, scroll, text);
+    document.getElementById(index ? "tables" : "results").append(card);
   }
 }
 
@@ -118,7 +117,7 @@ function overviewRow(video, index) {
     number(formatTime(video.end - video.start)),
     number(formatScore(video.highest.score)),
     number(formatTime(video.highest.time)),
-    number(`${video.above.toFixed(1)} s`),
+    number(`${video.alarm.toFixed(1)} s`),
   );
   row.addEventListener("click", () => document.getElementById(`video-${index}`).scrollIntoView());
   return row;
@@ -130,10 +129,10 @@ const SORT_VALUES = {
   duration: (video) => video.end - video.start,
   highest: (video) => video.highest.score,
   time: (video) => video.highest.time,
-  above: (video) => video.above,
+  alarm: (video) => video.alarm,
 };
 
-const STARTS_DESCENDING = new Set(["duration", "highest", "above"]); // the large ones are looked for
+const STARTS_DESCENDING = new Set(["duration", "highest", "alarm"]); // the large ones are looked for
 
 function compareValues(one, other) {
   return typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other;
@@ -199,7 +198,6 @@ function showVideos() {
 // ---- the page ----
 
 showHeading();
-if (report.metrics) showMetrics(report.metrics);
 if (report.roc.length) showRoc();
 showTables();
 const redrawStrips = showOverview();

@@ -10,6 +10,7 @@ from . import (
     demo,
     evaluate,
     extract,
+    extractors,
     import_features,
     results,
     score,
@@ -21,6 +22,7 @@ from .command import Command
 # In the order in which help lists them: that of the work.
 COMMANDS: dict[str, Command] = {
     "demo": demo.COMMAND,
+    "extractors": extractors.COMMAND,
     "weights": weights.COMMAND,
     "audit": audit.COMMAND,
     "extract": extract.COMMAND,

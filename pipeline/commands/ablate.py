@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, Command, config_of, dataset_arguments, output
+from .command import DONE, Command, config_of, dataset_arguments, output, print_tables
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,7 +25,9 @@ def run(arguments: Namespace) -> int:
 
     settings = config_of(ablation.AblationConfig, arguments)
     result = ablation.ablate(config_of(DatasetChoice, arguments), arguments.features, arguments.out, settings)
-    output.print(f"report: {ablation_page.write_ablation(result, output)}")
+    page = ablation_page.write_ablation(result)
+    print_tables([ablation_page.result_table(result)])
+    output.print(f"report: {page}")
     drawn = figures.draw_ablation_if_possible(result.out / "ablation", ablation_page.summarise(result.results))
     output.print(
         f"figure: {drawn}" if drawn else f"note: for a figure, {figures.EXTRA} and run this again", markup=False

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
     from ..datasets import Dataset
+    from ..tables import ResultTable
 
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -64,6 +66,20 @@ def print_wide(table: Table) -> None:
     """Print a table; where no terminal says how wide it may be, as wide as it is."""
     wide = output if output.is_terminal else Console(file=output.file, highlight=False, width=LOG_WIDTH)
     wide.print(table)
+
+
+def print_tables(tables: Sequence[ResultTable]) -> None:
+    """Each table with its notes beneath; rows of one name stand together, with a line before the next."""
+    for result in tables:
+        table = Table(*result.columns, title=result.title, title_justify="left")
+        names = [name for name, *_ in result.rows]
+        for number, row in enumerate(result.rows):
+            if len(set(names)) < len(names) and row[0] != names[number - 1]:
+                table.add_section()
+            table.add_row(*map(escape, row))
+        print_wide(table)
+        for note in result.notes:
+            output.print(f"- {note}", markup=False)
 
 
 def list_set_aside(failed: Mapping[str, str]) -> int:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output
-from .evaluate import print_results
+from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output, print_tables
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,7 +28,7 @@ def run(arguments: Namespace) -> int:
 
     dataset, settings = dataset_of(arguments), config_of(EvaluationConfig, arguments)
     result = compare_runs(arguments.run, dataset, arguments.features, arguments.out, arguments.videos_shown, settings)
-    print_results(result_tables(result.evaluations, result.comparisons))
+    print_tables(result_tables(result.evaluations, result.comparisons))
     for path in (*result.figures, *(result.out / name for name in ("table.md", "table.tex", "comparison.json"))):
         output.print(f"written: {path}", markup=False)
     return DONE

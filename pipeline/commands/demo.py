@@ -6,8 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, Command, output
-from .evaluate import print_results
+from .command import DONE, Command, output, print_tables
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,7 +19,7 @@ def run(arguments: Namespace) -> int:
     from ..tables import result_tables
 
     result = run_demo(arguments.out, arguments.seed)
-    print_results(result_tables(result.evaluations))
+    print_tables(result_tables(result.evaluations))
     output.print(f"report: {result.report}")
     return DONE
 

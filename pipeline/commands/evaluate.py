@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.table import Table
 
-from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output
-
-if TYPE_CHECKING:
-    from ..tables import ResultTable
+from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output, print_tables
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,20 +29,9 @@ def run(arguments: Namespace) -> int:
     evaluations = evaluate_all(arguments.run, dataset, arguments.features, settings)
     comparisons = compare(evaluations)
     write_evaluations(evaluations, arguments.out, comparisons)
-    print_results(result_tables(evaluations, comparisons))
+    print_tables(result_tables(evaluations, comparisons))
     output.print(f"report: {report_evaluations(evaluations, dataset, arguments.out, comparisons)}")
     return DONE
-
-
-def print_results(tables: Sequence[ResultTable]) -> None:
-    """Each table with its notes beneath."""
-    for result in tables:
-        table = Table(*result.columns, title=result.title, title_justify="left")
-        for row in result.rows:
-            table.add_row(*row)
-        output.print(table)
-        for note in result.notes:
-            output.print(f"- {note}", markup=False)
 
 
 COMMAND = Command("Runs and test features to frame-level metrics and a report.", add_arguments, run)

@@ -41,11 +41,12 @@ def run(arguments: Namespace) -> int:
 
 def print_published(paper: Paper) -> None:
     """The table of a paper: every figure as it was printed, a star where it is qualified."""
-    from ..published import TITLES
+    from ..metrics import RATES
+    from ..published import FIGURES
 
-    columns = [(key, rate) for key in paper.data_sets for rate in TITLES]
+    columns = [(key, rate) for key in paper.data_sets for rate in FIGURES]
     columns = [(key, rate) for key, rate in columns if any(rate in row.figures.get(key, {}) for row in paper.rows)]
-    table = Table("method", "features", *(f"{paper.data_sets[key].title} {TITLES[rate]}" for key, rate in columns))
+    table = Table("method", "features", *(f"{paper.data_sets[key].title} {RATES[rate]}" for key, rate in columns))
     for row in paper.rows:
         cells = [row.figures.get(key, {}).get(rate, "–") + "*" * (key in row.notes) for key, rate in columns]
         table.add_row(row.method, row.features, *cells)
@@ -55,23 +56,25 @@ def print_published(paper: Paper) -> None:
 
 def print_beside(paper: Paper, data_set: str, found: Sequence[Beside]) -> None:
     """Published, measured here, and the difference in points, for every run; then what makes it unfair."""
-    from ..published import TITLES
+    from ..metrics import RATES
+    from ..published import FIGURES
+    from ..tables import per_cent, points
 
     table = Table("run", "published as", paper.data_sets[data_set].title, "published", "here", "difference")
     for beside in found:
         table.add_section()
         labels = [
-            run_label(beside) + "†" * beside.chosen_on_test,
+            run_label(beside) + "†" * beside.summary.chosen_on_test,
             f"{beside.row.method}, {beside.row.features}" if beside.row else "–",
         ]
-        for rate, title in TITLES.items():
+        for rate in FIGURES:
             published = beside.row.figures[data_set].get(rate) if beside.row else None
             star = "*" * bool(beside.row and data_set in beside.row.notes)
-            mean, spread = 100 * beside.summary.mean[rate], beside.summary.spread
-            here = f"{mean:.2f}" + (f" ± {100 * spread[rate]:.2f}" if spread else "")
-            difference = f"{mean - float(published):+.2f}".replace("-", "−") if published else ""
+            here, difference = per_cent(beside.summary.figure(rate)), ""
+            if published:
+                difference = points(beside.summary.mean[rate] - float(published) / 100)
             cells = [published + star if published else "–", here, difference]
-            table.add_row(*map(escape, labels), title, *cells)
+            table.add_row(*map(escape, labels), RATES[rate], *cells)
             labels = ["", ""]
     print_wide(table)
     for run, beside in {beside.summary.run: beside for beside in found}.items():
@@ -82,7 +85,7 @@ def print_beside(paper: Paper, data_set: str, found: Sequence[Beside]) -> None:
             output.print(f"{run}: not a fair comparison with the published {beside.row.method}:", markup=False)
             for reason in beside.unfair:
                 output.print(f"  - {reason}", markup=False)
-    if any(beside.chosen_on_test for beside in found):
+    if any(beside.summary.chosen_on_test for beside in found):
         output.print("† chosen on the very videos it is measured on: an upper bound, not a result")
     print_sources(paper, [data_set])
 
@@ -100,8 +103,10 @@ def print_sources(paper: Paper, data_sets: Sequence[str]) -> None:
 
 def run_label(beside: Beside) -> str:
     """The run, its weights, and how many seeds."""
+    from ..runs import in_words
+
     seeds = f", {beside.summary.seeds} seeds" if beside.summary.seeds > 1 else ""
-    return f"{beside.summary.run}, {beside.summary.weights.replace('_', ' ')}{seeds}"
+    return f"{beside.summary.run}, {in_words(beside.summary.weights)}{seeds}"
 
 
 COMMAND = Command("What a paper has published, alone or beside runs of one's own.", add_arguments, run)

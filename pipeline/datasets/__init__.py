@@ -1,7 +1,7 @@
 """Data sets: videos, labels, splits. Each source of annotations has one module with a reader that gives a `Dataset`."""
 
 from .choice import DatasetChoice
-from .dataset import Counts, Dataset, LabelledVideo, Official, count, frame_truth
+from .dataset import Counts, Dataset, LabelledVideo, Official, count, frame_truth, spans_of
 from .location import Location, check_clear, locate
 from .manifest import any_fold, read_manifest
 from .shanghaitech import read_shanghaitech
@@ -24,4 +24,5 @@ __all__ = [
     "read_shanghaitech",
     "read_ucf_crime",
     "read_xd_violence",
+    "spans_of",
 ]

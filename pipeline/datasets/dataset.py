@@ -85,6 +85,12 @@ class Dataset:
         return self.paths.get(video.name, self.root / video.name)
 
 
+def spans_of(truth: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+    """The anomalous stretches of a video's frames ``(frames,)``, half-open and in order."""
+    edges = np.flatnonzero(np.diff(truth.astype(np.int8), prepend=0, append=0))
+    return tuple((int(start), int(end)) for start, end in edges.reshape(-1, 2))
+
+
 def count(videos: list[LabelledVideo] | tuple[LabelledVideo, ...]) -> Counts:
     """How many of each kind are among ``videos``."""
     kinds = [(video.split, video.abnormal) for video in videos]

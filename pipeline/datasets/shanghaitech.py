@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from .dataset import Counts, Dataset, LabelledVideo, Official, Split, check_unique
+from .dataset import Counts, Dataset, LabelledVideo, Official, Split, check_unique, spans_of
 from .lists import digest_of_files, find_list, lines_of
 
 LISTS: dict[Split, str] = {"train": "SH_Train.txt", "test": "SH_Test.txt"}
@@ -54,7 +54,7 @@ def _video(where: str, name: str, split: Split, masks: dict[str, Path]) -> Label
             raise UserError(f"{where}: {name} was a test video, but there is no {MASKS}/{name}.npy")
         return LabelledVideo(name, split, abnormal=False, spans=(), category=scene)
     mask = _read_mask(masks[name])
-    spans = _spans_of(mask)
+    spans = spans_of(mask)
     return LabelledVideo(name, split, bool(spans), len(mask), spans, scene)
 
 
@@ -67,9 +67,3 @@ def _read_mask(path: Path) -> NDArray[np.bool_]:
     if mask.ndim != 1 or not len(mask) or not np.isin(mask, (0, 1)).all():
         raise UserError(f"{path}: a mask is one 0 or 1 for each frame, not {mask.dtype} {mask.shape}")
     return mask.astype(bool)
-
-
-def _spans_of(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
-    """Half-open runs of anomalous frames."""
-    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
-    return tuple((int(start), int(end)) for start, end in edges.reshape(-1, 2))
