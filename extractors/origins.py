@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import logging
+import re
 import subprocess
 import sys
 import tarfile
-import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +84,16 @@ class Download:
     Attributes:
         url: its address.
         sha256: its SHA-256, or the beginning of it, of which publishers write eight digits into the file's name.
+
+    Raises:
+        UserError: fewer digits, or none.
     """
 
     url: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        _check_digits(self.sha256)
 
     @property
     def place(self) -> str:
@@ -94,7 +102,7 @@ class Download:
 
     def fetch(self, name: str, folder: Path) -> Path:
         """See `Origin.fetch`."""
-        path = folder / Path(self.url).name
+        path = folder / (Path(urllib.parse.urlsplit(self.url).path).name or "checkpoint")
         logger.info("%s: fetching %s, sha256 %s…", name, self.url, self.sha256[:12])
         total = hashlib.sha256()
         try:
@@ -103,16 +111,14 @@ class Download:
                 while block := answer.read(1 << 20):
                     total.update(block)
                     file.write(block)
-        except (OSError, ValueError) as error:  # no network, no such host, an error of the server's; no address at all
-            reason = getattr(error, "reason", None) or error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            # No network, no such host, the server says no; no address at all; no answer that can be understood.
+            reason = " ".join(str(getattr(error, "reason", None) or error).split())
             raise UserError(_by_hand(name, f"cannot be fetched ({reason})", self.url)) from error
         size = path.stat().st_size
         if promised is not None and size < int(promised):
             raise UserError(f"{name}: the download broke off after {size} of {promised} bytes, nothing was stored")
-        if not total.hexdigest().startswith(self.sha256):
-            raise UserError(
-                f"{self.url} has SHA-256 {total.hexdigest()}, not the pinned {self.sha256}: nothing was stored"
-            )
+        _compare(total.hexdigest(), self.sha256, self.url)
         return path
 
 
@@ -132,11 +138,20 @@ def _by_hand(name: str, why: str, place: str) -> str:
 
 
 def verify(data: bytes, sha256: str, what: str) -> None:
-    """Refuse data of another digest.
+    """Refuse data of another digest than ``sha256``, which may be the beginning of one.
 
     Raises:
         UserError: names both.
     """
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
+    _check_digits(sha256)
+    _compare(hashlib.sha256(data).hexdigest(), sha256, what)
+
+
+def _check_digits(sha256: str) -> None:
+    if not re.fullmatch("[0-9a-f]{8,64}", sha256):
+        raise UserError(f"{sha256!r} is no SHA-256: that has 64 hexadecimal digits, of which the first 8 are the least")
+
+
+def _compare(found: str, sha256: str, what: str) -> None:
+    if not found.startswith(sha256):
         raise UserError(f"{what} has SHA-256 {found}, not the pinned {sha256}: nothing was stored")

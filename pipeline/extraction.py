@@ -19,7 +19,7 @@ from .. import __version__
 from ..errors import UserError
 from ..extractors import create, spec_of
 from ..extractors.weights import digest_of
-from .cache import FeatureStore, FeatureWriter, Sidecar, Timeline, stamp
+from .cache import FeatureStore, FeatureWriter, Sidecar, Timeline
 from .clips import Clipping
 from .console import Progress, console
 from .memory import keep_freed_memory
@@ -274,7 +274,7 @@ class _Extraction:
     def _finish_if_done(self, job: _Job) -> None:
         if job.closed is None or job.waiting:
             return
-        end, (size, modified) = job.closed, stamp(job.source.path)
+        end, (size, modified) = job.closed, job.closed.stamp
         for spec in job.specs:
             engine = self.batches[spec.name].engine
             job.writers[spec.name].finish(

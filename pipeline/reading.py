@@ -11,12 +11,13 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import digest
+from .cache import digest, stamp
 from .clips import Clipping
 from .decoding import Decoder, DecodingSummary
 from .videos import VideoError, VideoInfo, VideoSource
@@ -45,11 +46,12 @@ class Clip(Generic[Prepared]):
 
 @dataclass(frozen=True)
 class Closed:
-    """A video has come to its end; ``times`` are those of all its frames, in seconds."""
+    """A video has come to its end; ``times`` are those of all its frames, in seconds, ``stamp`` is the file's."""
 
     number: int
     summary: DecodingSummary
     times: NDArray[np.float64]
+    stamp: tuple[int, int]
     sha256: str
 
 
@@ -161,6 +163,13 @@ class ClipReader(Generic[Prepared]):
                     self._put(Clip(number, prepare(clip)))
                     if self._stopped.is_set():
                         return
-            self._put(Closed(number, video.summary, np.concatenate(times), digest(source.path)))
+            self._put(Closed(number, video.summary, np.concatenate(times), *_identity(source.path)))
         except VideoError as error:
             self._put(Failed(number, error))
+
+
+def _identity(path: Path) -> tuple[tuple[int, int], str]:
+    try:
+        return stamp(path), digest(path)
+    except OSError as error:
+        raise VideoError(f"{path}: gone while it was being read ({error.strerror})") from error

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision.models.video import R3D_18_Weights
 from xelvad.extractors import ClipExtractor, create, spec_of, weights
 from xelvad.extractors.i3d import InceptionI3D, same_padding
 
@@ -108,6 +109,24 @@ def test_preprocessing_keeps_black_white_and_the_order_of_channels(i3d: ClipExtr
     assert ours[0, 0].unique().tolist() == [1]
     assert ours[0, 1].unique().tolist() == pytest.approx([127 / 127.5 - 1])
     assert ours[0, 2].unique().tolist() == [-1]
+
+
+def test_the_classes_are_those_of_kinetics_in_alphabetical_order(i3d: ClipExtractor) -> None:
+    """Classes that share a word ("playing basketball", "dunking basketball") are told by similar features.
+
+    In any other order than the true one, those that share a word would be no more alike than others.
+    """
+    names = R3D_18_Weights.KINETICS400_V1.meta["categories"]
+    words = [{word for word in re.findall("[a-z]+", name) if len(word) > 3} for name in names]
+    sharing = np.array([[a is not b and bool(a & b) for b in words] for a in words])
+    rows = i3d.network[1].logits.weight.flatten(1).numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    alike = rows @ rows.T
+    orders = [np.roll(np.arange(400), shift) for shift in range(400)]
+    orders += [np.random.default_rng(seed).permutation(400) for seed in range(100)]
+    likeness = [alike[order][:, order][sharing].mean() for order in orders]
+    assert np.argmax(likeness) == 0
+    assert likeness[0] > max(likeness[1:]) + 0.02
 
 
 @pytest.mark.parametrize("kernel", range(1, 8))
