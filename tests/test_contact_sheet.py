@@ -127,7 +127,7 @@ def test_single_frames_of_a_video_are_those_asked_for(place: SimpleNamespace, fo
         picked = list(pick_frames(place.videos / "cam1" / "wide.mp4", numbers, decoder))
     assert [number for number, _ in picked] == numbers[:5], "in order, and the video has no others"
     assert footage.indices([picture[None] for _, picture in picked]) == numbers[:5], "not overwritten by later ones"
-    assert {picture.shape for _, picture in picked} == {(240, 480, 3)}
+    assert {picture.shape for _, picture in picked} == {(64, 128, 3)}, "small ones are not enlarged"
 
 
 def test_nothing_is_decoded_behind_the_last_frame_wanted(
