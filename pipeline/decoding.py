@@ -7,6 +7,7 @@ a few blocks and memory grows neither with the length nor with the number of vid
 from __future__ import annotations
 
 import multiprocessing
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,12 +34,12 @@ class _Request:
     path: Path
     short_side: int | None
     block_size: int
+    memory: str  # name of the shared memory to come, which holds BLOCKS_IN_FLIGHT blocks
 
 
 @dataclass(frozen=True)
 class _Opened:
     info: VideoInfo
-    memory: str  # name of the shared memory that holds BLOCKS_IN_FLIGHT blocks
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Decoder:
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._reading: Path | None = None
+        self._memory: str | None = None
 
     def __enter__(self) -> Decoder:
         return self
@@ -117,9 +119,10 @@ class Decoder:
         self._start()
         assert self._connection is not None
         self._reading = path
-        self._connection.send(_Request(path, short_side, block_size))
+        self._memory = name = f"xelvad_{secrets.token_hex(8)}"  # macOS takes 31 letters
+        self._connection.send(_Request(path, short_side, block_size, name))
         opened = cast(_Opened, self.receive())
-        memory = SharedMemory(opened.memory)
+        memory = SharedMemory(name)
         self.release_block()  # the memory is attached; not before may the worker go on, or let go of it
         video = DecodedVideo(self, opened.info, memory, block_size)
         try:
@@ -169,9 +172,12 @@ class Decoder:
         if self._process is not None:
             self._process.kill()
             self._process.join()
+        if self._memory is not None:
+            with suppress(FileNotFoundError):  # it may have been killed before it told of the memory that it made
+                _dispose(SharedMemory(self._memory))
         if self._connection is not None:
             self._connection.close()
-        self._process = self._connection = None
+        self._process = self._connection = self._memory = None
 
 
 def _ring(memory: SharedMemory, info: VideoInfo, block_size: int) -> np.ndarray:
@@ -226,9 +232,9 @@ def _decode(connection: Connection, request: _Request) -> None:
         info = video.info
         size = BLOCKS_IN_FLIGHT * request.block_size * info.height * info.width * 3
         _check_shared_memory(request.path, size)
-        memory = SharedMemory(create=True, size=size)
+        memory = SharedMemory(request.memory, create=True, size=size)
         try:
-            connection.send(_Opened(info, memory.name))
+            connection.send(_Opened(info))
             connection.recv()  # the reader has attached the memory
             ring = _ring(memory, info, request.block_size)
             in_flight = 0

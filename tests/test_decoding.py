@@ -257,7 +257,8 @@ def test_a_killed_owner_leaves_neither_worker_nor_memory_and_never_had_decord(tm
         pid, decord_loaded = owner.stdout.readline().split()
         assert decord_loaded == "False"
         process = Path("/proc", pid)
-        memories = {line.split()[-1] for line in (process / "maps").read_text().splitlines() if "/dev/shm/psm" in line}
+        held = (process / "maps").read_text().splitlines()
+        memories = {line.split()[-1] for line in held if "/dev/shm/xelvad_" in line}
         assert len(memories) == 1
         owner.kill()
         deadline = time.monotonic() + 20

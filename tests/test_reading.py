@@ -5,7 +5,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +35,22 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[VideoSource]:
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
     """No process, no thread, no shared memory, whatever a test did with its reader."""
-    threads, memory = set(threading.enumerate()), shared_memory()
+    threads, memory = set(threading.enumerate()), orphaned_memory()
     assert not multiprocessing.active_children()
     yield
     assert not multiprocessing.active_children()
     assert set(threading.enumerate()) <= threads
-    assert shared_memory() <= memory
+    assert not orphaned_memory() - memory
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in SHARED_MEMORY.glob("psm_*")} if SHARED_MEMORY.is_dir() else set()
+def orphaned_memory() -> set[str]:
+    """Shared memory that no process has a hold of; that of other runs on this machine is none of ours."""
+    there = {path.name for path in SHARED_MEMORY.glob("xelvad_*")} if SHARED_MEMORY.is_dir() else set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):  # the process has ended meanwhile, or is somebody else's
+            text = maps.read_text()
+            there -= {name for name in there if name in text}
+    return there
 
 
 def numbers(_: int) -> Prepare[list[int]]:

@@ -114,10 +114,9 @@ def test_on_another_device_everything_is_there_and_in_half_precision(name: str) 
     assert (features.device, features.dtype, features.shape) == (META, torch.float16, (2, spec.feature_dim))
 
 
-@pytest.mark.parametrize("name", ["r3d-18", "r2plus1d-18"])
-def test_half_precision_gives_nearly_the_same_features(name: str) -> None:
-    extractor = unsettle(create(name, "random"))
-    x = torch.randint(0, 256, (1, 3, 8, 32, 32), dtype=torch.uint8)
+def test_half_precision_gives_nearly_the_same_features() -> None:
+    extractor = unsettle(create("r3d-18", "random"))
+    x = torch.randint(0, 256, (1, 3, 4, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
         features = runtimes.START["eager"](extractor, CPU, torch.float16)(x)
     assert features.dtype == torch.float16
