@@ -2,6 +2,8 @@
 
 Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017; Fan et al., "PyTorchVideo", ACM MM 2021. The
 weights were trained on 8 frames, every eighth taken; being fully convolutional, it takes 16 consecutive frames as well.
+Features are the plain mean over time and space, as RTFM's; the library's own head, made for 8 frames, averages windows
+that overlap at 16 and differs from it by up to 2 % of the largest feature.
 """
 
 from __future__ import annotations
