@@ -44,6 +44,7 @@ ERROR_BAR: dict[str, Any] = {"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8}
 MARK = ERROR_BAR | {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.6, "clip_on": False, "zorder": 5}
 
 CHANCE = 50.0  # per cent, the AUC of a coin
+LOW = 0.5  # a figure in which no score reaches this would show nothing on an axis up to 1
 TERMS = {"off": "no XEL", "L_v": r"$L_v$", "L_m": r"$L_m$", "both": "both"}
 MODES = {"off": "no XEL", "epoch": "bank per epoch", "batch": "bank per batch"}
 BARS: dict[str, dict[str, Any]] = {
@@ -174,7 +175,11 @@ def draw_trade_off(stem: Path, runs: Runs, threshold: float = THRESHOLD) -> None
 
 
 def draw_scores(stem: Path, video: str, runs: Runs, thresholds: Sequence[float] = (THRESHOLD,)) -> None:
-    """The scores of one video over its frames, with the truth shaded; of seeds their mean and standard deviation."""
+    """The scores of one video over its frames, with the truth shaded; of seeds their mean and standard deviation.
+
+    The axis reaches up to 1, or where all scores lie below one half, as they may on real CCTV, to the highest of them;
+    thresholds above that are left out.
+    """
     with drawing(stem, PAGE, max(1.7, 0.5 + LINE * (len(runs) + len(thresholds) + 1))) as figure:
         axes = figure.subplots()
         scored = [[next(found for found in each.videos if found.name == video) for each in runs[name]] for name in runs]
@@ -189,11 +194,15 @@ def draw_scores(stem: Path, video: str, runs: Runs, thresholds: Sequence[float] 
                 spread = scores.std(axis=0, ddof=1)[steps[:-1]]
                 low, high = np.clip([mean - spread, mean + spread], 0, 1)
                 axes.stairs(high, steps, baseline=low, fill=True, **band_style(number))
-        for threshold in thresholds:
+        highest = max(float(each.scores.max()) for seeds in scored for each in seeds)
+        top = 1.0 if highest >= LOW or not highest else highest
+        for threshold in [threshold for threshold in thresholds if threshold <= top]:
             legend.append((axes.axhline(threshold, **GUIDE), f"threshold {threshold:g}"))
         shades = [axes.axvspan(*span, color=TRUTH, linewidth=0, zorder=0) for span in spans_of(truth)]
         legend += [(shade, "anomalous") for shade in shades[:1]]
-        axes.set(xlim=(0, len(truth)), ylim=(0, 1.03), xlabel="Frame", ylabel="Anomaly score", yticks=[0, 0.5, 1])
+        axes.set(xlim=(0, len(truth)), ylim=(0, 1.03 * top), xlabel="Frame", ylabel="Anomaly score")
+        if top == 1:
+            axes.set_yticks([0, 0.5, 1])
         axes.set_title(video, loc="left")
         add_legend(axes, legend, loc="upper left", bbox_to_anchor=(1, 1))
 

@@ -176,6 +176,16 @@ def test_scores_are_drawn_with_truth_and_threshold(runs: Runs, tmp_path: Path) -
     np.testing.assert_allclose(shades[0][:, 0].max(), (last + 1) / steps[-1], atol=1e-3)
 
 
+def test_low_scores_fill_the_axis_and_a_threshold_above_them_is_left_out(tmp_path: Path) -> None:
+    low = make_up("low", shift=-9.0)
+    scored = next(video for video in low.videos if video.name == VIDEO)
+    assert scored.scores.max() < 0.5
+    draw_scores(tmp_path / "scores", VIDEO, {"low": [low]})
+    drawn = Drawn(tmp_path / "scores")
+    assert "threshold 0.5" not in drawn.texts
+    assert drawn.in_axes("run-0")[:, 1].max() == pytest.approx(1 / 1.03, abs=1e-3)
+
+
 def test_points_that_no_eye_tells_apart_are_left_out() -> None:
     points = np.array([[0, 0.0001, 0.0004, 0.1, 0.1, 1], [0, 0, 0.2, 0.2, 0.20004, 1]])
     np.testing.assert_array_equal(figures.distinct(points), [[0, 0, 0.1, 1], [0, 0.2, 0.2, 1]])
