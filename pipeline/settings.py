@@ -7,6 +7,7 @@ and what the papers used, are the files in ``recipes/``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -59,6 +60,8 @@ class ExtractionConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, not {value}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"--device is cpu, cuda, cuda:1 and so on, or auto, not {self.device}")
         if not 0 <= self.reuse_static <= 255:
             raise UserError(f"reuse_static is a difference of grey levels, 0 to 255, not {self.reuse_static}")
         if not self.extractor or len(set(self.extractor)) < len(self.extractor):

@@ -439,6 +439,7 @@ def test_small_pictures_are_said_to_be_enlarged(tmp_path: Path, capsys: pytest.C
         (["--workers", "0"], "workers must be at least 1"),
         (["--reuse-static", "-1"], "0 to 255"),
         (["--device", "cuda:7"], "not to be had here"),
+        (["--device", "meta"], "--device is cpu, cuda, cuda:1 and so on, or auto, not meta"),
     ],
 )
 def test_contradictory_options_are_refused(
