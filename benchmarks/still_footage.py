@@ -39,7 +39,7 @@ from xelvad.pipeline.videos import VideoSource, find_videos
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRACTOR = "i3d-rgb"
-TOLERANCES = (2.0, 4.0, 8.0)
+TOLERANCES = (2.0, 8.0)
 NOISE = 2.6  # grey levels of the sensor, per pixel, as in `footage.Sensor`
 BUSY, QUIET = 250, 2250  # frames of each of the two stretches that the watch consists of, over and over
 ROUNDS = 2
