@@ -101,10 +101,12 @@ def montage_row(data: Path, features: Path, tolerance: float, seeds: int) -> str
         share = f"| {tolerance:g} | {100 * len(errors) / clips:.2f} "
         if tolerance and not errors:
             return f"{share}| – | – | as without |"
+        error = f"{100 * np.mean(errors):.1f} | {100 * np.max(errors):.1f}" if errors else "– | –"
+        if not seeds:
+            return f"{share}| {error} | not trained |"
         task = partial(mean_fold_auc, data / "annotations.csv", folder)
         with ProcessPoolExecutor(2) as pool:
             aucs = list(pool.map(task, [folder / f"runs-{seed}" for seed in range(seeds)], range(seeds)))
-    error = f"{100 * np.mean(errors):.1f} | {100 * np.max(errors):.1f}" if errors else "– | –"
     return f"{share}| {error} | {np.mean(aucs):.2f} ± {np.std(aucs, ddof=1):.2f} |"
 
 
@@ -153,7 +155,7 @@ def watch_rows(video: Path, folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--features", type=Path, required=True, help="features folder, filled on the first run")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of MIL on the montage; 0 for none")
     arguments = parser.parse_args()
     data = Path(os.environ.get("XELVAD_SHARED", ROOT.parent / "shared" / "data")) / "cctv_montage"
     extract(find_videos([data]), arguments.features, ExtractionConfig(extractor=(EXTRACTOR,)))
@@ -172,7 +174,7 @@ def main() -> None:
             "`--reuse-static TOLERANCE`, in grey levels of the mean of a 16 x 16 block. Errors are those of the reused",
             "clips: the length of the difference by that of the exact features, in per cent.",
             "",
-            f"CCTV montage, i3d-rgb; MIL, mean of the folds' AUCs, mean ± sd over seeds 0 to {arguments.seeds - 1}:",
+            f"CCTV montage, i3d-rgb; MIL, mean of the folds' AUCs, mean ± sd over {arguments.seeds} seeds:",
             "",
             "| tolerance | clips reused % | mean error % | largest error % | AUC % |",
             "|---|---|---|---|---|",
