@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-SCREENED = 32  # rows that are compared in float32 after a screening in bfloat16
+SCREENED = 16  # rows of a video that are compared in float32 after a screening in bfloat16
+COMPARED_VIDEOS = 16  # whose candidates are compared at once
+
+T = TypeVar("T")
 
 
 class Scorer(Protocol):
@@ -94,13 +98,15 @@ class HardInstanceBank(nn.Module):
         Raises:
             ValueError: no videos, a video without clips, or fewer rows before than there are videos.
         """
+        found: list[tuple[Tensor, Tensor, Tensor]] = []  # of each video: its hardest clip, which one, its score
+        # Around all of it, so that the weights are converted once.
         with evaluating(detector), torch.autocast("cpu", torch.bfloat16, enabled=_multiplies_bfloat16()):
-            hardest = [_hardest(detector, pieces) for pieces in normal_videos]
-        if not hardest:
+            for videos in _grouped((_candidates(detector, pieces) for pieces in normal_videos), COMPARED_VIDEOS):
+                found += _hardest(detector, videos)
+        if not found:
             raise ValueError("there are no normal videos to fill the bank with")
-        clips = torch.tensor([clip for _, clip, _ in hardest], device=hardest[0][0].device)
-        scores = torch.stack([score for _, _, score in hardest])
-        return self.replace(torch.arange(len(hardest)), torch.stack([row for row, _, _ in hardest]), clips, scores)
+        instances, clips, scores = map(torch.stack, zip(*found, strict=True))
+        return self.replace(torch.arange(len(found)), instances, clips, scores)
 
     @torch.no_grad()
     def replace(self, videos: Tensor, instances: Tensor, clips: Tensor, scores: Tensor) -> float:
@@ -128,35 +134,43 @@ class HardInstanceBank(nn.Module):
         return float(changed.float().mean())
 
 
-def _hardest(detector: Scorer, pieces: Iterable[Tensor]) -> tuple[Tensor, int, Tensor]:
-    """The clip with the highest score, over all crops: its features ``(F,)``, its number, its score ``()``."""
-    best: tuple[Tensor, int, Tensor] | None = None
-    first = 0
+def _grouped(videos: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` videos each; the last may be shorter."""
+    while group := list(islice(videos, size)):
+        yield group
+
+
+def _candidates(detector: Scorer, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows of a video that its hardest clip is among, of all crops: their features ``(n, F)``, their clips ``(n,)``.
+
+    Within autocast these are the best by a screening in bfloat16, which costs half or a third; else the best alone.
+    """
+    rows, clips, first = [], [], 0
     for piece in pieces:
         if not len(piece):
             continue
-        rows = piece.flatten(0, -2)  # (t, F) or (t, crops, F) -> (n, F)
-        row, score = _highest(detector, rows)
-        if best is None or score > best[2]:
-            best = rows[row].clone(), first + row * len(piece) // len(rows), score
+        flat = piece.flatten(0, -2)  # (t, F) or (t, crops, F) -> (n, F)
+        count = SCREENED if piece.device.type == "cpu" and torch.is_autocast_enabled("cpu") else 1
+        best = detector.score(flat).argsort(descending=True, stable=True)[:count]  # of equals the first
+        rows.append(flat[best])
+        clips.append(first + best // (len(flat) // len(piece)))
         first += len(piece)
-    if best is None:
+    if not rows:
         raise ValueError("a video without clips has no hardest clip")
-    return best
+    return torch.cat(rows), torch.cat(clips)
 
 
-def _highest(detector: Scorer, rows: Tensor) -> tuple[int, Tensor]:
-    """The row ``(n, F)`` with the highest score, and that score ``()``.
+def _hardest(detector: Scorer, candidates: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Of each video the candidate with the highest score: its features ``(F,)``, its clip ``()``, its score ``()``.
 
-    Within autocast, many rows are screened in bfloat16, which costs a third, and the best of them compared in float32.
+    All are scored at once: few rows at a time leave a processor idle.
     """
-    candidates = None
-    if torch.is_autocast_enabled("cpu") and rows.device.type == "cpu" and len(rows) > 2 * SCREENED:
-        candidates = detector.score(rows).float().topk(SCREENED).indices
+    lengths = [len(clips) for _, clips in candidates]
     with torch.autocast("cpu", enabled=False):
-        scores = detector.score(rows if candidates is None else rows[candidates])
-    best = int(scores.argmax())
-    return (best if candidates is None else int(candidates[best])), scores[best]
+        scores = detector.score(torch.cat([rows for rows, _ in candidates])).split(lengths)
+    for (rows, clips), video in zip(candidates, scores, strict=True):
+        best = video.argmax()
+        yield rows[best], clips[best], video[best]
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -9,7 +12,19 @@ POWER_STEPS = 4
 LLOYD_STEPS = 100
 
 
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Float32 products in full for the length of a block, whatever precision the program has set for others."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @torch.no_grad()
+@_full_precision()
 def two_means(points: Tensor) -> Tensor:
     """Split points into two clusters so that squared distances to the cluster centres are small.
 
@@ -33,10 +48,10 @@ def two_means(points: Tensor) -> Tensor:
         ones = int(assigned.sum())
         if not 0 < ones < len(points):
             return torch.zeros_like(assigned)
-        # Centred points: the sums of both clusters are each other's negative.
+        # Centred points: with s the sum of the one cluster, that of the other is -s. So the centres are s / ones and
+        # -s / others, and x is nearer to the first where x·s > |s|² (1 / ones - 1 / others) / 2.
         total = assigned.to(points.dtype) @ centred  # (D,)
-        one, other = total / ones, -total / (len(points) - ones)
-        moved = centred @ (one - other) > (one.square().sum() - other.square().sum()) / 2
+        moved = centred @ total > (total @ total) * (0.5 / ones - 0.5 / (len(points) - ones))
         if torch.equal(moved, assigned):
             break
         assigned = moved

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .ahead import ahead
 from .cache import Features
 
 Sampling = Literal["even", "run"]
@@ -114,6 +117,11 @@ class TrainingVideos:
             yield self._segments[video]
         else:
             yield from (normalise(piece, self.config) for piece in self.features[video].pieces())
+
+    def all_pieces(self) -> Iterator[Iterator[NDArray[np.float32]]]:
+        """The whole bags of all videos in turn, each in `pieces`, read in a thread ahead of time."""
+        pieces = ahead((video, piece) for video in range(len(self)) for piece in self.pieces(video))
+        return ((piece for _, piece in group) for _, group in groupby(pieces, key=itemgetter(0)))
 
     def frames_of(self, video: int, clip: int) -> tuple[int, int]:
         """Which frames a row of a video's bag stands for, half-open."""

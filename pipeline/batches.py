@@ -5,9 +5,7 @@ A batch depends on the seed and the number of the step alone, so that a training
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..models import Bags
+from .ahead import ahead
 from .bags import TrainingVideos
 
-AHEAD = 2  # batches read before they are asked for
 ABNORMAL, NORMAL, SAMPLING = range(3)  # streams of random numbers
 
 
@@ -81,16 +79,8 @@ class Batches:
         return Batch(bags, drawn[NORMAL], tuple(rows for _, rows in normal))
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
-        """The bags of the steps from ``start`` to before ``stop``, read ahead in a thread."""
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
-            waiting: deque[Future[Batch]] = deque()
-            try:
-                for step in range(start, stop):
-                    while len(waiting) < AHEAD and step + len(waiting) < stop:
-                        waiting.append(reader.submit(self.load, step + len(waiting)))
-                    yield waiting.popleft().result()
-            finally:
-                reader.shutdown(wait=True, cancel_futures=True)
+        """The bags of the steps from ``start`` to before ``stop``, read in a thread ahead of time."""
+        return ahead(map(self.load, range(start, stop)))
 
     def _drawn(self, kind: int, step: int) -> NDArray[np.int64]:
         size = self._sizes[kind]

@@ -159,7 +159,8 @@ class Features:
         mapped = self.array
         block = np.asarray(mapped[rows] if crop is None else mapped[rows, crop])
         with np.errstate(over="ignore", invalid="ignore"):
-            total = block.sum()  # a fraction of the price: not finite if one number is not, or if it overflows
+            # A fraction of the price: not finite if one number is not, or if it overflows. `sum` takes twice as long.
+            total = np.einsum("i->", block.reshape(-1))
         if not np.isfinite(total) and not np.isfinite(block).all():
             raise UserError(f"{self.path}: holds NaN or infinite features; delete it and extract the video again")
         return block

@@ -19,6 +19,7 @@ from .bags import TrainingVideos
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
 from .console import Progress
+from .float32 import fast_products
 from .memory import keep_freed_memory
 from .settings import TrainingConfig
 
@@ -88,7 +89,8 @@ def fit(
         if state is not None:
             check_identity(folder, state["identity"], identity)
             trainer.restore(state)
-        with SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.iteration) as trainer.curves:
+        curves = SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.iteration)
+        with curves as trainer.curves, fast_products(trainer.device):
             trainer.run(folder, identity)
     trainer.fitted.detector.eval()
     return trainer.fitted
@@ -246,10 +248,7 @@ class _Trainer:
             self.sums = {}
         if self.xel is None or not self._refresh_is_due(first):
             return
-        videos = (
-            (torch.from_numpy(piece).to(self.device) for piece in self.normal.pieces(video))
-            for video in range(len(self.normal))
-        )
+        videos = ((torch.from_numpy(piece).to(self.device) for piece in pieces) for pieces in self.normal.all_pieces())
         turnover = self.xel.bank.refresh(self.detector, videos)
         self._plot_bank(turnover)
 

@@ -156,6 +156,29 @@ def test_a_bank_moves_with_the_module_that_holds_it() -> None:
     assert {value.device.type for value in bank.to("meta").state_dict().values()} == {"meta"}
 
 
+@pytest.mark.parametrize("screens", [False, True])
+def test_of_equal_clips_the_first_is_taken(screens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xelvad.models.bank._multiplies_bfloat16", lambda: screens)
+    torch.manual_seed(0)
+    videos = [torch.rand(length, 8).repeat_interleave(7, dim=0) for length in (1, 5, 40)]
+    bank = HardInstanceBank()
+    bank.refresh(MIL(8), (video.split(100) for video in videos))
+    assert all(clip % 7 == 0 for clip in bank.clips.tolist())
+
+
+def test_videos_are_read_one_after_the_other() -> None:
+    # What reads ahead may give up the rest of a video when the next one is asked for.
+    videos, order = draw_videos((2,)), []
+
+    def read(number: int) -> Iterator[Tensor]:
+        for piece in videos[number].split(2):
+            order.append(number)
+            yield piece
+
+    HardInstanceBank().refresh(OneFeature(), map(read, range(len(videos))))
+    assert order == [number for number, length in enumerate(LENGTHS) for _ in range(-(-length // 2))]
+
+
 @pytest.mark.parametrize("empty", [0, 1, 2])
 def test_a_video_without_clips_is_refused(empty: int) -> None:
     videos = [[torch.rand(3, 2)] for _ in range(3)]

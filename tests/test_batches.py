@@ -128,7 +128,7 @@ def test_runs_of_a_long_video_differ_from_step_to_step_and_from_seed_to_seed(tmp
 
 
 def readers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 def test_a_damaged_file_is_named_by_the_step_that_needs_it_and_the_reader_ends(tmp_path: Path) -> None:
