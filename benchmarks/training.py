@@ -47,7 +47,8 @@ from xelvad.pipeline.inference import score_clips
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
 from xelvad.pipeline.training import TrainingData, load_training_data
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SECTION = "Training"
 CLIPS, FEATURE_DIM, BANK = 450, 4096, 800
