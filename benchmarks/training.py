@@ -3,10 +3,9 @@
     python benchmarks/training.py --folder DIR
 
 DIR is filled on the first run with the features of 810 abnormal and 800 normal made-up videos, 450 clips of 4096
-numbers each: 12 GB, as much as C3D features of UCF-Crime's training set. Unless ``--distinct 1610`` asks for all of
-that on disk, the videos share 160 files, so that they stay in the system's cache while speed is measured. All figures
+numbers each. The videos share 160 files, so that they stay in the system's cache while speed is measured. All figures
 are taken in one run, in turns, so that their ratios hold when the machine's speed drifts; absolute times are this
-machine's.
+machine's. ``--memory srf`` measures memory instead, on features as many as UCF-Crime's.
 
 The reference step does what the published one does, written anew from its description: one pair a step, both files read
 within the step, scikit-learn's 2-means with ten restarts, the whole bank scored with gradient, losses fetched at every
@@ -18,13 +17,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -44,6 +44,7 @@ from xelvad.pipeline.clips import Clipping
 from xelvad.pipeline.datasets import Dataset, LabelledVideo
 from xelvad.pipeline.fitting import fit
 from xelvad.pipeline.inference import score_clips
+from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
 from xelvad.pipeline.training import TrainingData, load_training_data
 
@@ -53,6 +54,8 @@ R = TypeVar("R")
 SECTION = "Training"
 CLIPS, FEATURE_DIM, BANK = 450, 4096, 800
 ABNORMAL = 810
+DISTINCT = 160
+UCF_CLIPS, UCF_LONGEST = 790_271, 61_031  # of UCF-Crime's training videos, and of the longest of them
 EXTRACTOR = "made-up"
 CONFIG = TrainingConfig(
     detector="srf",
@@ -79,8 +82,8 @@ def made_up_features(rng: np.random.Generator, direction: NDArray[np.float32], a
     return np.maximum(features, 0, out=features)
 
 
-def make_data(folder: Path, distinct: int) -> Dataset:
-    """The data set, made if it is not there yet; ``distinct`` files hold data of their own, half of each kind."""
+def make_data(folder: Path) -> Dataset:
+    """The data set, made if it is not there yet; `DISTINCT` files hold data of their own, half of each kind."""
     store = FeatureStore(folder, EXTRACTOR)
     direction = 0.4 * np.random.default_rng(0).standard_normal(FEATURE_DIM).astype(np.float32)
     videos = []
@@ -90,7 +93,7 @@ def make_data(folder: Path, distinct: int) -> Dataset:
         for number, name in enumerate(names):
             if store.sidecar_path(name).exists():
                 continue
-            original = names[number % (distinct // 2)]
+            original = names[number % (DISTINCT // 2)]
             if original != name:
                 for path_of in (store.array_path, store.sidecar_path):
                     path_of(name).hardlink_to(path_of(original))
@@ -102,14 +105,35 @@ def make_data(folder: Path, distinct: int) -> Dataset:
     return Dataset(EXTRACTOR, folder, tuple(videos), EXTRACTOR)
 
 
-def sidecar_of(name: str) -> Sidecar:
+def make_sparse_data(folder: Path) -> Dataset:
+    """As many clips in as many training videos as UCF-Crime has, one of them as long as its longest; all zeros.
+
+    The files are sparse: 13 GB that need no room on a disk, but must be read all the same.
+    """
+    store = FeatureStore(folder, EXTRACTOR)
+    store.folder.mkdir(parents=True)
+    lengths = np.random.default_rng(0).lognormal(sigma=1.2, size=ABNORMAL + BANK - 1)
+    lengths = np.append(np.maximum(1, lengths * (UCF_CLIPS - UCF_LONGEST) / lengths.sum()).astype(int), UCF_LONGEST)
+    videos = []
+    for number, clips in enumerate(lengths.tolist()):
+        video = LabelledVideo(f"{number:04}.mp4", "train", number < ABNORMAL)
+        with store.array_path(video.name).open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (clips, FEATURE_DIM)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + 4 * clips * FEATURE_DIM)
+        store.sidecar_path(video.name).write_text(json.dumps(asdict(sidecar_of(video.name, clips))))
+        videos.append(video)
+    return Dataset(EXTRACTOR, folder, tuple(videos), EXTRACTOR)
+
+
+def sidecar_of(name: str, clips: int = CLIPS) -> Sidecar:
     return Sidecar(
         video=name,
         video_bytes=1,
         video_modified=1,
         video_sha256=name,
-        frames=16 * CLIPS,
-        declared_frames=16 * CLIPS,
+        frames=16 * clips,
+        declared_frames=16 * clips,
         salvaged_frames=0,
         timeline=Timeline(0.0, 30.0),
         clipping=Clipping(),
@@ -330,21 +354,32 @@ def measure_time(dataset: Dataset, folder: Path, target: float, seeds: int) -> l
     ]
 
 
+def print_memory(detector: str) -> None:
+    """Train for one epoch of the recipe for UCF-Crime, over as many features; print the memory needed."""
+    config = replace(load_recipe(f"ucf-crime/{detector}+xel"), extractor=EXTRACTOR, validation=0.0, follow_test=False)
+    config = replace(config, iterations=-(-ABNORMAL // config.batch), evaluations=1, xel=CONFIG.xel)
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = make_sparse_data(Path(folder, "features"))
+        data = load_training_data(dataset, FeatureStore(dataset.root, EXTRACTOR), config)
+        fit(data.abnormal, data.normal, config, Path(folder, "run"), judges={}, identity={})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"{detector}: {config.iterations} iterations at batch {config.batch}, at most {peak} MiB resident")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="of the made-up features, filled on the first run")
-    parser.add_argument("--distinct", type=int, default=160, help="how many of the 1,610 feature files share no data")
+    parser.add_argument("--folder", type=Path, help="of the made-up features, filled on the first run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--target", type=float, default=0.95, help="AUC of the validation videos to reach")
-    parser.add_argument("--memory", action="store_true", help="train for one epoch and print the memory needed instead")
+    parser.add_argument("--memory", choices=["mil", "srf", "ar-net"], help="print what this needs over 13 GB instead")
     arguments = parser.parse_args()
-    dataset = make_data(arguments.folder, arguments.distinct)
-    data = load_training_data(dataset, FeatureStore(arguments.folder, EXTRACTOR), CONFIG)
     if arguments.memory:
-        rate = our_epoch(data, 1)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(f"one epoch at batch 1: {rate:.1f} pairs/s, at most {peak} MiB resident")
+        print_memory(arguments.memory)
         return
+    if arguments.folder is None:
+        parser.error("--folder is needed")
+    dataset = make_data(arguments.folder)
+    data = load_training_data(dataset, FeatureStore(arguments.folder, EXTRACTOR), CONFIG)
     found = measure_speed(data, arguments.rounds)
     rows = measure_time(dataset, arguments.folder, arguments.target, arguments.rounds)
     write_section(
