@@ -101,15 +101,27 @@ class TrainingVideos:
         """F of every clip."""
         return self.features[0].sidecar.feature_dim
 
-    def draw(self, video: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The bag of one video for one step, ``(T, F)``, of several crops one; and which of its rows these are."""
+    def length(self, video: int) -> int:
+        """T of the bag that `draw` gives."""
+        return self.config.segments or min(self.features[video].clips, self.config.clips)
+
+    def draw(self, video: int, rng: np.random.Generator, out: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Put the bag of one video for one step, ``(T, F)``, of several crops one, into ``out``.
+
+        Returns:
+            ``(T,)``, which of the bag's rows these are.
+        """
         features = self.features[video]
         crop = int(rng.integers(features.crops)) if features.crops else None
         if self._segments is not None:
             bag = self._segments[video]
-            return bag if crop is None else bag[:, crop], np.arange(len(bag))
+            out[:] = bag if crop is None else bag[:, crop]
+            return np.arange(len(bag))
         rows = self._rows(features.clips, rng)
-        return normalise(features.read(rows, crop), self.config), np.arange(features.clips)[rows]
+        features.read(rows, crop, out)
+        if self.config.l2_normalise:
+            out[:] = normalise(out, self.config)
+        return np.arange(features.clips)[rows]
 
     def pieces(self, video: int) -> Iterator[NDArray[np.float32]]:
         """The whole bag of one video, all crops, in pieces ``(t, F)`` or ``(t, crops, F)``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -68,15 +69,13 @@ class Batches:
         """
         rng = np.random.default_rng([self._seed, SAMPLING, step])
         drawn = self.videos(step)
-        abnormal, normal = (
-            [videos.draw(int(video), rng) for video in numbers]
-            for videos, numbers in zip(self._kinds, drawn, strict=True)
-        )
-        # By NumPy: torch would wake a second set of threads, which get in the way of those that compute.
-        clips = np.concatenate([bag for bag, _ in (*abnormal, *normal)])
-        lengths = (tuple(len(bag) for bag, _ in kind) for kind in (abnormal, normal))
-        bags = Bags(torch.from_numpy(clips), *lengths)
-        return Batch(bags, drawn[NORMAL], tuple(rows for _, rows in normal))
+        chosen = [[(kind, video) for video in videos.tolist()] for kind, videos in zip(self._kinds, drawn, strict=True)]
+        abnormal, normal = (tuple(kind.length(video) for kind, video in each) for each in chosen)
+        # In NumPy: torch would wake a second set of threads, which get in the way of those that compute.
+        clips = np.empty((sum(abnormal + normal), self._kinds[NORMAL].feature_dim), np.float32)
+        rooms = np.split(clips, np.cumsum(abnormal + normal)[:-1])
+        rows = [kind.draw(video, rng, room) for (kind, video), room in zip(chain(*chosen), rooms, strict=True)]
+        return Batch(Bags(torch.from_numpy(clips), abnormal, normal), drawn[NORMAL], tuple(rows[len(abnormal) :]))
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
         """The bags of the steps from ``start`` to before ``stop``, read in a thread ahead of time."""

@@ -139,16 +139,20 @@ class Features:
         """
         return _map(self.path, self.shape)
 
-    def read(self, rows: slice | NDArray[np.int64], crop: int | None = None) -> NDArray[np.float32]:
+    def read(
+        self, rows: slice | NDArray[np.int64], crop: int | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Some of the clips, checked; nothing of the file stays in memory once they are dropped.
 
         Args:
             rows: which clips; indices may come in any order and more than once.
             crop: take this crop alone; only where there are crops.
+            out: where to put them, of the shape that is returned; None for a new array.
 
         Returns:
-            ``(n, feature_dim)``, or ``(n, crops, feature_dim)`` where there are crops and none is named. A slice
-            is a view of the file, mapped for this call alone; writing to it does not change the file.
+            ``(n, feature_dim)``, or ``(n, crops, feature_dim)`` where there are crops and none is named: ``out``, or
+            where there is none, an array of the caller's own, or a view of the file mapped for this call alone, writing
+            to which does not change the file.
 
         Raises:
             UserError: NaN or infinite values, or the file was damaged or exchanged since.
@@ -156,8 +160,15 @@ class Features:
         """
         if crop is not None and self.crops is None:
             raise ValueError(f"{self.path}: crop {crop} of features without crops, {self.shape}")
-        mapped = self.array
-        block = np.asarray(mapped[rows] if crop is None else mapped[rows, crop])
+        mapped = _map(self.path, self.shape)
+        if out is None:
+            block = np.asarray(mapped[rows] if crop is None else mapped[rows, crop])
+        else:
+            block = out
+            if isinstance(rows, slice) and rows.step is None and crop is None:
+                _read_into(out, self.path, mapped, rows)
+            else:
+                block[:] = mapped[rows] if crop is None else mapped[rows, crop]
         with np.errstate(over="ignore", invalid="ignore"):
             # A fraction of the price: not finite if one number is not, or if it overflows. `sum` takes twice as long.
             total = np.einsum("i->", block.reshape(-1))
@@ -342,7 +353,7 @@ class FeatureWriter:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _map(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     """Map a feature file of known shape; writing to the map does not change the file.
 
     Raises:
@@ -358,6 +369,21 @@ def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
             f"{path}: {array.dtype} {array.shape}, not float32 {shape} as made; delete it and extract again"
         )
     return array
+
+
+def _read_into(out: NDArray[np.float32], path: Path, mapped: np.memmap[Any, Any], rows: slice) -> None:
+    """Read consecutive rows past the map, whose page faults cost as much again as reading does."""
+    start, stop, _ = rows.indices(len(mapped))
+    if out.shape != (max(stop - start, 0), *mapped.shape[1:]) or not out.flags.c_contiguous:
+        raise ValueError(f"{path}: rows {start} to {stop} of {mapped.shape} do not fit into {out.shape}")
+    waiting = out.reshape(-1).view(np.uint8).data
+    with path.open("rb", buffering=0) as file:
+        file.seek(mapped.offset + start * mapped.strides[0])
+        while waiting:
+            count = file.readinto(waiting)
+            if not count:
+                raise UserError(f"{path}: ends too early; delete it and extract the video again")
+            waiting = waiting[count:]
 
 
 def _dimension(features: Features) -> str:

@@ -64,11 +64,17 @@ def test_it_is_the_mean_that_gets_length_one_not_the_clips_before(tmp_path: Path
     np.testing.assert_allclose(make_bag(features, BagConfig()), expected, rtol=1e-4, atol=1e-6)
 
 
+def draw(videos: TrainingVideos, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The bag of the only video for one step, and which rows it consists of."""
+    bag = np.full((videos.length(0), videos.feature_dim), np.nan, np.float32)
+    return bag, videos.draw(0, rng, bag)
+
+
 @pytest.mark.parametrize("clips", [1, 5, 6])
 def test_a_video_that_is_short_enough_is_taken_as_it_is(tmp_path: Path, clips: int) -> None:
     features = stored(tmp_path, (clips, 5))
     for sampling in ("run", "even"):
-        bag, rows = one_video(features, CLIPS, sampling).draw(0, np.random.default_rng(0))
+        bag, rows = draw(one_video(features, CLIPS, sampling), np.random.default_rng(0))
         np.testing.assert_array_equal(bag, features.array)
         assert rows.tolist() == list(range(clips))
 
@@ -77,7 +83,7 @@ def test_a_longer_normal_video_gives_runs_from_everywhere(tmp_path: Path) -> Non
     features = stored(tmp_path, (9, 5))
     videos, rng, starts = one_video(features, CLIPS), np.random.default_rng(0), set()
     for _ in range(60):
-        bag, rows = videos.draw(0, rng)
+        bag, rows = draw(videos, rng)
         assert rows.tolist() == list(range(rows[0], rows[0] + 6))
         np.testing.assert_array_equal(bag, features.array[rows])
         starts.add(int(rows[0]))
@@ -87,7 +93,7 @@ def test_a_longer_normal_video_gives_runs_from_everywhere(tmp_path: Path) -> Non
 @pytest.mark.parametrize("clips", [7, 11, 12, 100])
 def test_a_longer_abnormal_video_gives_evenly_spaced_clips(tmp_path: Path, clips: int) -> None:
     features = stored(tmp_path, (clips, 5))
-    bag, rows = one_video(features, CLIPS, "even").draw(0, np.random.default_rng(0))
+    bag, rows = draw(one_video(features, CLIPS, "even"), np.random.default_rng(0))
     np.testing.assert_array_equal(bag, features.array[rows])
     assert (len(rows), rows[0], rows[-1]) == (6, 0, clips - 1)
     ideal = np.arange(6) * (clips - 1) / 5
@@ -101,7 +107,7 @@ def test_a_draw_takes_one_crop_and_each_has_its_turn(tmp_path: Path, config: Bag
     crops: NDArray[np.float32] = reference_bag(features.array) if config.segments else features.array
     drawn = set()
     for _ in range(30):
-        bag, rows = videos.draw(0, rng)
+        bag, rows = draw(videos, rng)
         same = [crop for crop in range(3) if np.allclose(bag, crops[rows, crop], rtol=1e-5, atol=1e-6)]
         assert len(same) == 1
         drawn |= set(same)

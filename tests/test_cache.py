@@ -196,6 +196,40 @@ def test_rows_are_fresh_copies(store: FeatureStore, rows: slice | NDArray[np.int
     assert np.array_equal(read.array, array)
 
 
+@pytest.mark.parametrize("rows", ROWS, ids=str)
+@pytest.mark.parametrize("crops", [None, 4])
+def test_rows_are_read_into_room_that_is_given(
+    store: FeatureStore, rows: slice | NDArray[np.int64], crops: int | None
+) -> None:
+    array = write(store, replace(sidecar_of("a.mp4", 421), crops=crops))
+    read = store.read("a.mp4")
+    for crop in (None, *range(crops or 0)):
+        expected = array[rows] if crop is None else array[rows, crop]
+        room = np.full((len(expected) + 2, *expected.shape[1:]), np.nan, np.float32)
+        out = room[1:-1]
+        assert read.read(rows, crop, out) is out
+        assert np.array_equal(out, expected)
+        assert np.isnan(room[[0, -1]]).all()
+
+
+@pytest.mark.parametrize("rows", [slice(0, 4), slice(0, 6), slice(2, 2)])
+def test_room_of_another_shape_is_a_programming_error(store: FeatureStore, rows: slice) -> None:
+    write(store, sidecar_of("a.mp4", 160))
+    with pytest.raises(ValueError, match="do not fit"):
+        store.read("a.mp4").read(rows, out=np.empty((5, DIM), np.float32))
+
+
+def test_a_file_that_ends_while_it_is_read_is_named(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(store, sidecar_of("a.mp4", 160))
+    read, path = store.read("a.mp4"), store.array_path("a.mp4")
+    mapped = np.lib.format.open_memmap(path)
+    with path.open("r+b") as file:
+        file.truncate(mapped.offset + 3 * DIM * 4)  # behind the back of the check that mapping makes
+    monkeypatch.setattr("xelvad.pipeline.cache._map", lambda path, shape: mapped)
+    with pytest.raises(UserError, match=r"a\.mp4\.npy: ends too early; delete it"):
+        read.read(slice(0, 10), out=np.empty((10, DIM), np.float32))
+
+
 def test_a_crop_of_features_without_crops_is_a_programming_error(store: FeatureStore) -> None:
     write(store, sidecar_of("a.mp4", 40))
     with pytest.raises(ValueError, match="crop 0 of features without crops"):
@@ -428,7 +462,12 @@ def test_features_that_are_not_finite_are_neither_written_nor_read(store: Featur
     spoil(store.array_path("a.mp4"), array, value)
     read = store.read("a.mp4")  # not read as a whole just to look for them
     message = r"a\.mp4\.npy: holds NaN or infinite features; delete it and extract the video again$"
-    for use in (lambda: read.read(slice(1, 2)), lambda: read.read(np.array([2, 1])), lambda: list(read.pieces(1))):
+    for use in (
+        lambda: read.read(slice(1, 2)),
+        lambda: read.read(slice(1, 2), out=np.empty((1, DIM), np.float32)),
+        lambda: read.read(np.array([2, 1])),
+        lambda: list(read.pieces(1)),
+    ):
         with pytest.raises(UserError, match=message):
             use()
     assert np.array_equal(read.read(np.array([2, 0])), array[[2, 0]])
