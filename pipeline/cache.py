@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,7 +61,7 @@ class Sidecar:
 
     video: str
     video_bytes: int
-    video_modified: int  # nanoseconds since 1970: a changed video is extracted anew
+    video_modified: int  # nanoseconds since 1970: what was changed since is compared by its digest
     video_sha256: str
     frames: int  # decoded, each of which gets a score
     declared_frames: int  # what the container promised; 0 where it does not say
@@ -285,6 +285,9 @@ class FeatureStore:
     ) -> bool:
         """Whether the features of this very video are there, made just so.
 
+        A video of the same size and time is the same. One of another time, copied or touched, is the same if its digest
+        is; its sidecar then takes the new time, so that the digest need not be computed again.
+
         Raises:
             UserError: there are features made by another extractor, with other weights, clips or reuse of still ones.
         """
@@ -300,9 +303,16 @@ class FeatureStore:
                 f"{path}: made with --reuse-static {sidecar.reuse_static:g}, not {reuse_static:g}; "
                 "use another --features folder"
             )
-        return (sidecar.video_bytes, sidecar.video_modified) == stamp(source.path) and self.array_path(
-            source.name
-        ).exists()
+        if not self.array_path(source.name).exists():
+            return False
+        size, modified = stamp(source.path)
+        if size != sidecar.video_bytes:
+            return False
+        if modified != sidecar.video_modified:
+            if digest(source.path) != sidecar.video_sha256:
+                return False
+            write_text(path, json.dumps(asdict(replace(sidecar, video_modified=modified))))
+        return True
 
     @contextmanager
     def write(self, name: str, feature_dim: int, crops: int | None = None) -> Iterator[FeatureWriter]:

@@ -26,7 +26,7 @@ def sidecar_of(name: str, frames: int, path: Path | None = None, fingerprint: st
         video=name,
         video_bytes=size,
         video_modified=modified,
-        video_sha256="",
+        video_sha256=digest(path) if path else "",
         frames=frames,
         declared_frames=frames,
         salvaged_frames=0,
@@ -61,7 +61,7 @@ def store(tmp_path: Path) -> FeatureStore:
 
 @pytest.fixture
 def video(tmp_path: Path) -> VideoSource:
-    """A file that passes for a video: the cache looks at its size and time only."""
+    """A file that passes for a video: the cache looks at its size, its time and its digest only."""
     (tmp_path / "a.mp4").write_bytes(b"frames")
     return VideoSource("day/a.mp4", tmp_path / "a.mp4")
 
@@ -357,13 +357,28 @@ def test_features_are_current_until_the_video_or_a_file_changes(store: FeatureSt
     assert current()
 
     status = video.path.stat()
-    os.utime(video.path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert not current()
-    os.utime(video.path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert current()
     video.path.write_bytes(b"more frames")
     os.utime(video.path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert not current()
+
+
+def test_a_video_that_was_copied_is_the_same_if_its_bytes_are(
+    store: FeatureStore, video: VideoSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar = sidecar_of("day/a.mp4", 40, video.path)
+    array = write(store, sidecar)
+    content, modified = video.path.read_bytes(), sidecar.video_modified + 1
+    os.utime(video.path, ns=(modified, modified))
+    assert store.is_current(video, FINGERPRINT, Clipping())
+    assert store.read("day/a.mp4").sidecar == replace(sidecar, video_modified=modified)
+    assert np.array_equal(store.read("day/a.mp4").array, array)
+    with monkeypatch.context() as patched:
+        patched.setattr("xelvad.pipeline.cache.digest", lambda path: pytest.fail("computed once, it is known"))
+        assert store.is_current(video, FINGERPRINT, Clipping())
+    video.path.write_bytes(bytes(reversed(content)))  # as long, but another one
+    os.utime(video.path, ns=(modified + 1, modified + 1))
+    assert not store.is_current(video, FINGERPRINT, Clipping())
+    assert store.read("day/a.mp4").sidecar == replace(sidecar, video_modified=modified), "what was made stays described"
 
 
 def test_a_folder_of_pictures_changes_with_any_of_its_pictures(tmp_path: Path) -> None:
