@@ -47,7 +47,7 @@ TOLERANCES = (2.0, 8.0)
 NOISE = 2.6  # grey levels of the sensor, per pixel, as in `footage.Sensor`
 BUSY, QUIET = 250, 2250  # frames of each of the two stretches that the watch consists of, over and over
 ROUNDS = 2
-VIDEOS, FOLDS = 32, 4  # drawn videos to learn from; each kind of anomaly is in every fold
+VIDEOS, FOLDS = 24, 4  # drawn videos to learn from; each kind of anomaly is in every fold
 STILL, MOVING = 480, 160  # frames of the stretches that each of these consists of
 
 
@@ -121,8 +121,9 @@ def encode(path: Path, pictures: Iterable[Picture]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "23", "preset": "veryfast"})
         stream.pix_fmt = "yuv420p"
-        for picture in pictures:
-            stream.height, stream.width = picture.shape[:2]
+        for number, picture in enumerate(pictures):
+            if not number:
+                stream.height, stream.width = picture.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
