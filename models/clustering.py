@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -12,19 +9,7 @@ POWER_STEPS = 4
 LLOYD_STEPS = 100
 
 
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Float32 products in full for the length of a block, whatever precision the program has set for others."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 @torch.no_grad()
-@_full_precision()
 def two_means(points: Tensor) -> Tensor:
     """Split points into two clusters so that squared distances to the cluster centres are small.
 

@@ -27,7 +27,7 @@ from .videos import VideoSource
 FORMAT = 1
 TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision
 LISTED = 5  # names in an error message
-PIECE_ROWS = 8192  # 128 MiB of 4096-d features
+PIECE_ROWS = 2048  # 32 MiB of 4096-d features
 
 
 @dataclass(frozen=True)

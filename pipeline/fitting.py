@@ -19,7 +19,6 @@ from .bags import TrainingVideos
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
 from .console import Progress
-from .float32 import fast_products
 from .memory import keep_freed_memory
 from .settings import TrainingConfig
 
@@ -89,8 +88,7 @@ def fit(
         if state is not None:
             check_identity(folder, state["identity"], identity)
             trainer.restore(state)
-        curves = SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.iteration)
-        with curves as trainer.curves, fast_products(trainer.device):
+        with SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.iteration) as trainer.curves:
             trainer.run(folder, identity)
     trainer.fitted.detector.eval()
     return trainer.fitted

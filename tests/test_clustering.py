@@ -162,15 +162,3 @@ def test_the_centre_distance_and_its_gradient_are_numpys(points: int, dims: int)
 @pytest.mark.parametrize("one_cluster", [torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)])
 def test_one_cluster_has_no_distance(one_cluster: torch.Tensor, otherwise: float) -> None:
     assert centre_distance(torch.randn(4, 3), one_cluster, otherwise).item() == otherwise
-
-
-@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
-def test_clusters_do_not_depend_on_the_precision_set_for_products(precision: str) -> None:
-    points = torch.from_numpy(np.random.default_rng(0).random((50, 64), np.float32))
-    expected = two_means(points)
-    torch.set_float32_matmul_precision(precision)
-    try:
-        assert torch.equal(two_means(points), expected)
-        assert torch.get_float32_matmul_precision() == precision
-    finally:
-        torch.set_float32_matmul_precision("highest")
