@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 SCREENED = 16  # rows of a video that are compared in float32 after a screening in bfloat16
+ROWS = 32  # a screening takes a multiple of so many: oneDNN keeps a megabyte and more for every number of rows it meets
 COMPARED_VIDEOS = 16  # whose candidates are compared at once
 
 T = TypeVar("T")
@@ -143,15 +144,20 @@ def _grouped(videos: Iterator[T], size: int) -> Iterator[list[T]]:
 def _candidates(detector: Scorer, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Rows of a video that its hardest clip is among, of all crops: their features ``(n, F)``, their clips ``(n,)``.
 
-    Within autocast these are the best by a screening in bfloat16, which costs half or a third; else the best alone.
+    Within autocast these are the best by a screening in bfloat16, which costs half or a third, and the last few rows,
+    which are not screened; else the best alone.
     """
     rows, clips, first = [], [], 0
     for piece in pieces:
         if not len(piece):
             continue
         flat = piece.flatten(0, -2)  # (t, F) or (t, crops, F) -> (n, F)
-        count = SCREENED if piece.device.type == "cpu" and torch.is_autocast_enabled("cpu") else 1
-        best = detector.score(flat).argsort(descending=True, stable=True)[:count]  # of equals the first
+        screens = piece.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        whole = len(flat) - len(flat) % ROWS if screens else len(flat)
+        best = torch.arange(whole, len(flat), device=flat.device)
+        if whole:  # of equals the first
+            order = detector.score(flat[:whole]).argsort(descending=True, stable=True)
+            best = torch.cat([order[: SCREENED if screens else 1], best])
         rows.append(flat[best])
         clips.append(first + best // (len(flat) // len(piece)))
         first += len(piece)
