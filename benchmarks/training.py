@@ -39,13 +39,14 @@ from torch import Tensor, nn
 from xelvad import __version__
 from xelvad.models import Detector
 from xelvad.pipeline.bags import BagConfig
-from xelvad.pipeline.cache import Features, FeatureStore, Sidecar, Timeline
+from xelvad.pipeline.cache import Features, FeatureStore
 from xelvad.pipeline.clips import Clipping
 from xelvad.pipeline.datasets import Dataset, LabelledVideo
 from xelvad.pipeline.fitting import fit
 from xelvad.pipeline.inference import score_clips
 from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
+from xelvad.pipeline.sidecar import Sidecar, Timeline
 from xelvad.pipeline.training import TrainingData, load_training_data
 
 P = ParamSpec("P")

@@ -19,12 +19,13 @@ from .. import __version__
 from ..errors import UserError
 from ..extractors import create, spec_of
 from ..extractors.weights import digest_of
-from .cache import FeatureStore, FeatureWriter, Sidecar, Timeline
+from .cache import FeatureStore, FeatureWriter
 from .clips import Clipping
 from .console import Progress, console
 from .memory import keep_freed_memory
 from .reading import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .settings import ExtractionConfig
+from .sidecar import Sidecar, Timeline
 from .stillness import Stillness
 from .videos import VideoSource
 

@@ -17,9 +17,9 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import digest, stamp
 from .clips import Clipping
 from .decoding import Decoder, DecodingSummary
+from .sidecar import digest, stamp
 from .videos import VideoError, VideoInfo, VideoSource
 
 CLIPS_WAITING = 4  # per worker

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from xelvad.errors import UserError
-from xelvad.pipeline.cache import FeatureStore, Sidecar, Timeline, digest, stamp
+from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.clips import Clipping, Segments
+from xelvad.pipeline.sidecar import Sidecar, Timeline, digest, stamp
 from xelvad.pipeline.videos import VideoSource
 
 DIM = 3

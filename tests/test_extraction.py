@@ -20,13 +20,14 @@ from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec
 from xelvad.extractors.runtimes import Engine
 from xelvad.pipeline import extraction
-from xelvad.pipeline.cache import FeatureStore, digest
+from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.clips import Tail
 from xelvad.pipeline.decoding import Decoder
 from xelvad.pipeline.extraction import ExtractionResult, extract
 from xelvad.pipeline.reading import ClipReader
 from xelvad.pipeline.settings import ExtractionConfig
+from xelvad.pipeline.sidecar import digest
 from xelvad.pipeline.videos import find_videos
 
 from .conftest import LANDSCAPE, Footage

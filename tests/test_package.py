@@ -28,7 +28,7 @@ OPEN_TO = {
 
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
-    *("files", "console", "memory", "videos", "decoding", "naming", "clips", "cache"),
+    *("files", "console", "memory", "ahead", "videos", "decoding", "naming", "clips", "sidecar", "cache"),
     *("bags", "inference", "protocols", "events", "settings"),
     *("reading", "stillness", "extraction", "datasets", "auditing", "feature_files", "importing"),
     *("metrics", "resampling", "curves", "runs", "recipes", "batches", "checkpoints", "baseline", "fitting"),
