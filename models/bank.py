@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 SCREENED = 16  # rows of a video that are compared in float32 after a screening in bfloat16
-ROWS = 32  # a screening takes a multiple of so many: oneDNN keeps a megabyte and more for every number of rows it meets
+ROWS = 32  # a screening takes a multiple of so many: oneDNN keeps memory for every number of rows it meets
 COMPARED_VIDEOS = 16  # whose candidates are compared at once
 
 T = TypeVar("T")
