@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -32,7 +31,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from made_up_features import ABNORMAL, BANK, CLIPS, EXTRACTOR, FEATURE_DIM, make_data, make_sparse_data
 from results import write_section
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
@@ -40,24 +39,17 @@ from xelvad import __version__
 from xelvad.models import Detector
 from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cache import Features, FeatureStore
-from xelvad.pipeline.clips import Clipping
-from xelvad.pipeline.datasets import Dataset, LabelledVideo
+from xelvad.pipeline.datasets import Dataset
 from xelvad.pipeline.fitting import fit
 from xelvad.pipeline.inference import score_clips
 from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
-from xelvad.pipeline.sidecar import Sidecar, Timeline
 from xelvad.pipeline.training import TrainingData, load_training_data
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 SECTION = "Training"
-CLIPS, FEATURE_DIM, BANK = 450, 4096, 800
-ABNORMAL = 810
-DISTINCT = 160
-UCF_CLIPS, UCF_LONGEST = 790_271, 61_031  # of UCF-Crime's training videos, and of the longest of them
-EXTRACTOR = "made-up"
 CONFIG = TrainingConfig(
     detector="srf",
     extractor=EXTRACTOR,
@@ -72,78 +64,6 @@ CONFIG = TrainingConfig(
     bags=BagConfig(segments=0, l2_normalise=False),
     xel=XELConfig(mode="epoch", warmup=0.0, margins=(1.0,)),
 )
-
-
-def made_up_features(rng: np.random.Generator, direction: NDArray[np.float32], abnormal: bool) -> NDArray[np.float32]:
-    """Sparse, positive features as behind a ReLU, ``(CLIPS, FEATURE_DIM)``; a tenth of an abnormal video stands out."""
-    features = rng.standard_normal((CLIPS, FEATURE_DIM), np.float32)
-    if abnormal:
-        start = int(rng.integers(CLIPS * 9 // 10))
-        features[start : start + CLIPS // 10] += direction
-    return np.maximum(features, 0, out=features)
-
-
-def make_data(folder: Path) -> Dataset:
-    """The data set, made if it is not there yet; `DISTINCT` files hold data of their own, half of each kind."""
-    store = FeatureStore(folder, EXTRACTOR)
-    direction = 0.4 * np.random.default_rng(0).standard_normal(FEATURE_DIM).astype(np.float32)
-    videos = []
-    for kind, count in (("abnormal", ABNORMAL), ("normal", BANK)):
-        names = [f"{kind}_{number:04}.mp4" for number in range(count)]
-        videos += [LabelledVideo(name, "train", kind == "abnormal") for name in names]
-        for number, name in enumerate(names):
-            if store.sidecar_path(name).exists():
-                continue
-            original = names[number % (DISTINCT // 2)]
-            if original != name:
-                for path_of in (store.array_path, store.sidecar_path):
-                    path_of(name).hardlink_to(path_of(original))
-                continue
-            with store.write(name, FEATURE_DIM) as writer:
-                rng = np.random.default_rng([kind == "abnormal", number])
-                writer.append(made_up_features(rng, direction, kind == "abnormal"))
-                writer.finish(sidecar_of(name))
-    return Dataset(EXTRACTOR, folder, tuple(videos), EXTRACTOR)
-
-
-def make_sparse_data(folder: Path) -> Dataset:
-    """As many clips in as many training videos as UCF-Crime has, one of them as long as its longest; all zeros.
-
-    The files are sparse: 13 GB that need no room on a disk, but must be read all the same.
-    """
-    store = FeatureStore(folder, EXTRACTOR)
-    store.folder.mkdir(parents=True)
-    lengths = np.random.default_rng(0).lognormal(sigma=1.2, size=ABNORMAL + BANK - 1)
-    lengths = np.append(np.maximum(1, lengths * (UCF_CLIPS - UCF_LONGEST) / lengths.sum()).astype(int), UCF_LONGEST)
-    videos = []
-    for number, clips in enumerate(lengths.tolist()):
-        video = LabelledVideo(f"{number:04}.mp4", "train", number < ABNORMAL)
-        with store.array_path(video.name).open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (clips, FEATURE_DIM)}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + 4 * clips * FEATURE_DIM)
-        store.sidecar_path(video.name).write_text(json.dumps(asdict(sidecar_of(video.name, clips))))
-        videos.append(video)
-    return Dataset(EXTRACTOR, folder, tuple(videos), EXTRACTOR)
-
-
-def sidecar_of(name: str, clips: int = CLIPS) -> Sidecar:
-    return Sidecar(
-        video=name,
-        video_bytes=1,
-        video_modified=1,
-        video_sha256=name,
-        frames=16 * clips,
-        declared_frames=16 * clips,
-        salvaged_frames=0,
-        timeline=Timeline(0.0, 30.0),
-        clipping=Clipping(),
-        extractor=EXTRACTOR,
-        fingerprint=EXTRACTOR,
-        feature_dim=FEATURE_DIM,
-        decoder="none",
-        version=__version__,
-    )
 
 
 # --- the reference ---------------------------------------------------------------------------------------------------
