@@ -28,12 +28,12 @@ class BagConfig:
     Attributes:
         segments: average the clips of a video into so many segments; 0 takes the clips as they are.
         clips: without segments, a step learns from at most so many clips of a video: of a longer abnormal one evenly
-            spaced clips, of a longer normal one a random run. 8192 clips of 16 frames are 73 minutes.
+            spaced clips, of a longer normal one a random run. 16384 clips of 16 frames are two and a half hours.
         l2_normalise: scale every clip's or segment's features to length 1, as MIL does.
     """
 
     segments: int = 32
-    clips: int = 8192
+    clips: int = 16384
     l2_normalise: bool = True
 
     def __post_init__(self) -> None:
