@@ -71,34 +71,6 @@ def files(store: FeatureStore) -> list[str]:
     return sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file())
 
 
-# --- timeline --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rate", [25, 30000 / 1001, 7.5, 1000])
-@pytest.mark.parametrize("start", [0.0, 1.4])
-def test_evenly_spaced_times_need_no_list(rate: float, start: float) -> None:
-    times = start + np.arange(5000) / rate
-    timeline = Timeline.of(times.astype(np.float32), rate=1.0)
-    assert timeline.seconds is None
-    assert timeline.rate == pytest.approx(rate, rel=1e-4)
-    assert np.abs(timeline.times(5000) - times).max() <= 0.005
-
-
-def test_unevenly_spaced_times_are_kept() -> None:
-    times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.09, 100))
-    timeline = Timeline.of(times, rate=25)
-    assert np.abs(timeline.times(100) - times).max() <= 1e-4
-    one_late = np.arange(50) / 25
-    one_late[20] += 0.03
-    assert np.abs(Timeline.of(one_late, 25).times(50) - one_late).max() <= 1e-4
-
-
-def test_a_single_frame_keeps_its_time_and_the_containers_rate() -> None:
-    timeline = Timeline.of([2.5], rate=12.5)
-    assert timeline == Timeline(start=2.5, rate=12.5)
-    assert timeline.times(1).tolist() == [2.5]
-
-
 # --- whole or absent -------------------------------------------------------------------------------------------------
 
 
@@ -380,17 +352,6 @@ def test_a_video_that_was_copied_is_the_same_if_its_bytes_are(
     os.utime(video.path, ns=(modified + 1, modified + 1))
     assert not store.is_current(video, FINGERPRINT, Clipping())
     assert store.read("day/a.mp4").sidecar == replace(sidecar, video_modified=modified), "what was made stays described"
-
-
-def test_a_folder_of_pictures_changes_with_any_of_its_pictures(tmp_path: Path) -> None:
-    for name in ["1.jpg", "2.jpg"]:
-        (tmp_path / name).write_bytes(name.encode())
-    before = stamp(tmp_path), digest(tmp_path)
-    assert before == (stamp(tmp_path), digest(tmp_path))
-    (tmp_path / "2.jpg").write_bytes(b"other")
-    os.utime(tmp_path / "2.jpg", ns=(0, before[0][1] + 1))
-    assert stamp(tmp_path) != before[0]
-    assert digest(tmp_path) != before[1]
 
 
 def test_features_made_otherwise_are_refused_not_overwritten(store: FeatureStore, video: VideoSource) -> None:
