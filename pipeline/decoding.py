@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class DecodedVideo:
 class Decoder:
     """Owns the worker process; start it once and read many videos, one after the other.
 
+    It belongs to the thread that reads; any other may `cancel` it, and nothing else.
+
     Example::
 
         with Decoder() as decoder, decoder.read(path, short_side=256, block_size=16) as video:
@@ -96,6 +99,8 @@ class Decoder:
 
     def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
         self.patience = patience
+        self._lock = threading.Lock()  # over the process: it is what `cancel` reaches for from another thread
+        self._cancelled = False
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._reading: Path | None = None
@@ -114,13 +119,13 @@ class Decoder:
         """Decode ``path`` in the worker, in blocks of ``block_size`` frames; arguments as in `open_video`.
 
         Raises:
-            VideoError: the video cannot be opened, or the decoder crashed or hung.
+            VideoError: the video cannot be opened, or the decoder crashed, hung or was cancelled.
         """
-        self._start()
+        self._start(path)
         assert self._connection is not None
         self._reading = path
         self._memory = name = f"xelvad_{secrets.token_hex(8)}"  # macOS takes 31 letters
-        self._connection.send(_Request(path, short_side, block_size, name))
+        self._tell(_Request(path, short_side, block_size, name))
         opened = cast(_Opened, self.receive())
         memory = SharedMemory(name)
         self.release_block()  # the memory is attached; not before may the worker go on, or let go of it
@@ -153,31 +158,49 @@ class Decoder:
 
     def release_block(self) -> None:
         """Let the worker overwrite the oldest block in flight."""
+        self._tell(None)
+
+    def _tell(self, message: _Request | None) -> None:
         assert self._connection is not None
         with suppress(ConnectionError):  # the worker is gone; `receive` says so, with the video's name
-            self._connection.send(None)
+            self._connection.send(message)
 
-    def _start(self) -> None:
-        if self._process is not None and self._process.is_alive():
-            return
-        context = multiprocessing.get_context("spawn")  # a fork would inherit the device and the network's threads
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), daemon=True, name="xelvad-decoder")
-        process.start()
-        theirs.close()
-        self._connection, self._process = ours, process  # not before it runs: `stop` may be called at any moment
+    def _start(self, path: Path) -> None:
+        with self._lock:
+            if self._cancelled:
+                raise VideoError(f"{path}: not read, its decoder was cancelled")
+            if self._process is not None and self._process.is_alive():
+                return
+            context = multiprocessing.get_context("spawn")  # a fork would inherit the device and the network's threads
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True, name="xelvad-decoder")
+            process.start()
+            theirs.close()
+            self._connection, self._process = ours, process
+
+    def cancel(self) -> None:
+        """From any thread: end the worker process for good; the thread that reads gets a VideoError at once.
+
+        What the decoder holds is freed by that thread when it calls `stop`.
+        """
+        with self._lock:
+            self._cancelled = True
+            if self._process is not None:
+                self._process.kill()
 
     def stop(self) -> None:
-        """End the worker process at once; the next `read` starts a new one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
+        """End the worker process at once and free what it held; the next `read` starts a new one."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._process.join()
+            self._process = None
         if self._memory is not None:
             with suppress(FileNotFoundError):  # it may have been killed before it told of the memory that it made
                 _dispose(SharedMemory(self._memory))
         if self._connection is not None:
             self._connection.close()
-        self._process = self._connection = self._memory = None
+        self._connection = self._memory = None
 
 
 def _ring(memory: SharedMemory, info: VideoInfo, block_size: int) -> np.ndarray:

@@ -120,16 +120,16 @@ class ClipReader(Generic[Prepared]):
                     yield event
         finally:
             self._stopped.set()
-            for decoder, thread in zip(decoders, threads, strict=True):
-                while thread.is_alive():  # it may be about to start its process
-                    decoder.stop()
-                    thread.join(0.1)
-                decoder.stop()
+            for decoder in decoders:
+                decoder.cancel()
+            for thread in threads:
+                thread.join()
 
     def _work(self, decoder: Decoder) -> None:
         try:
-            while (number := self._next()) is not None:
-                self._read(number, decoder)
+            with decoder:
+                while (number := self._next()) is not None:
+                    self._read(number, decoder)
         except Exception as error:  # the thread that consumes the events must hear of it
             self._put(error)
         finally:

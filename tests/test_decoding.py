@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.shared_memory import SharedMemory
@@ -195,6 +196,32 @@ def test_a_worker_that_hangs_costs_one_video(
     with decoder.read(long, None, BLOCK) as video:
         assert numbers(video) == list(range(40 * BLOCK))
     assert no_memory_left(memories)
+
+
+def test_a_decoder_cancelled_from_another_thread_gives_up_at_once_and_for_good(
+    tmp_path: Path, memories: list[str]
+) -> None:
+    path = Footage.video(tmp_path / "long.mp4", 40 * BLOCK, codec="mpeg4")
+    with Decoder() as decoder:
+
+        def cancel_it(block: int) -> None:
+            if block == 2:
+                os.kill(worker(decoder), signal.SIGSTOP)  # it would hang for two minutes
+                threading.Timer(0.2, decoder.cancel).start()
+
+        with pytest.raises(VideoError, match=r"long\.mp4: set aside"):
+            read_disturbed(decoder, path, cancel_it)
+        with pytest.raises(VideoError, match=r"long\.mp4: not read, its decoder was cancelled"):
+            read_disturbed(decoder, path, cancel_it)
+    assert no_memory_left(memories)
+
+
+def test_a_decoder_cancelled_before_it_starts_starts_no_process(tmp_path: Path) -> None:
+    decoder = Decoder()
+    decoder.cancel()
+    with pytest.raises(VideoError, match="cancelled"), decoder.read(tmp_path / "any.mp4", None, BLOCK):
+        pass
+    assert decoder._process is None
 
 
 def broken_at(folder: Path, number: int) -> Path:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,30 @@ def test_leaving_early_leaves_nothing_behind(sources: list[VideoSource], workers
             next(events)
     with pytest.raises(StopIteration):
         next(events)
+
+
+@pytest.mark.parametrize("taken", [1, 5])
+def test_what_a_decoder_holds_is_freed_once_by_the_thread_that_reads(
+    sources: list[VideoSource], monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    # A number of a file that is closed twice may by then be somebody else's file.
+    closed: list[tuple[int, str]] = []
+    close = Connection.close
+
+    def close_slowly(connection: Connection) -> None:
+        closed.append((id(connection), threading.current_thread().name))
+        kept.append(connection)  # so that no two have the same id
+        time.sleep(0.2)
+        close(connection)
+
+    kept: list[Connection] = []
+    monkeypatch.setattr(Connection, "close", close_slowly)
+    with closing(reader(sources, workers=3).events()) as events:
+        for _ in range(taken):
+            next(events)
+    assert closed
+    assert len({connection for connection, _ in closed}) == len(closed)
+    assert threading.current_thread().name not in {thread for _, thread in closed}
 
 
 @pytest.mark.parametrize("kind", [UserError, ZeroDivisionError])
