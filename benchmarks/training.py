@@ -37,6 +37,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from xelvad import __version__
 from xelvad.models import Detector
+from xelvad.models.products import keep_few_products
 from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cache import Features, FeatureStore
 from xelvad.pipeline.datasets import Dataset
@@ -294,6 +295,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.95, help="AUC of the validation videos to reach")
     parser.add_argument("--memory", choices=["mil", "srf", "ar-net"], help="print what this needs over 13 GB instead")
     arguments = parser.parse_args()
+    keep_few_products()  # as `xelvad train` does
     if arguments.memory:
         print_memory(arguments.memory)
         return

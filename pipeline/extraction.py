@@ -318,11 +318,10 @@ class _Extraction:
 def _start_engines(extractors: Sequence[str], config: ExtractionConfig) -> dict[str, _Batches]:
     from ..extractors.runtimes import Engine
 
+    keep_freed_memory()  # before anything is computed, which starts threads
     started = {}
     for name in extractors:
         engine = Engine(create(name, config.weights), config.runtime, config.device)
         console.print(f"{name}: {engine.description}", markup=False)
         started[name] = _Batches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
-        if engine.device.type == "cpu":
-            keep_freed_memory()
     return started

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import UserError
 from ..models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, MarginSchedule, highest
+from ..models.products import fast_products
 from .bags import TrainingVideos
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
@@ -80,7 +81,8 @@ def fit(
     Raises:
         UserError: the checkpoint belongs to another training, or a feature file is damaged.
     """
-    with torch.random.fork_rng():
+    keep_freed_memory()  # before anything is computed, which starts threads
+    with torch.random.fork_rng(), fast_products():
         torch.manual_seed(config.seed)
         trainer = _Trainer(abnormal, normal, config, judges)
         identity = identity | {"judges": list(judges), "device": trainer.device.type}
@@ -153,8 +155,6 @@ class _Trainer:
     ) -> None:
         self.config, self.normal, self.judges = config, normal, judges
         self.device = _device(config.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.detector = make_detector(config, normal.feature_dim).to(self.device)
         self.batches = Batches(abnormal, normal, config.batch, config.seed)
         self.optimiser = _optimiser(config, self.detector)

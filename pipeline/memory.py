@@ -13,6 +13,8 @@ def keep_freed_memory() -> None:
 
     Every pass of a network through the CPU asks for the same hundreds of megabytes again. glibc would return them in
     between, and their page faults cost a sixth of the time (benchmarks/extraction.py). Elsewhere nothing changes.
+
+    Call it before the process has threads: glibc settles the number of its arenas when the first of them allocates.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -35,4 +35,4 @@ def run(arguments: Namespace) -> int:
     return DONE
 
 
-COMMAND = Command("What each part of XEL is worth: many trainings, a table, a page.", add_arguments, run)
+COMMAND = Command("What each part of XEL is worth: many trainings, a table, a page.", add_arguments, run, trains=True)

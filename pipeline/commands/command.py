@@ -34,6 +34,7 @@ class Command:
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
     takes_recipe: bool = False
+    trains: bool = False
 
 
 def config_of(kind: type[Config], arguments: Namespace) -> Config:

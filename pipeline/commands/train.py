@@ -38,4 +38,6 @@ def run(arguments: Namespace) -> int:
     return DONE
 
 
-COMMAND = Command("Feature files and video-level labels to a run folder.", add_arguments, run, takes_recipe=True)
+COMMAND = Command(
+    "Feature files and video-level labels to a run folder.", add_arguments, run, takes_recipe=True, trains=True
+)
