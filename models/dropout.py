@@ -32,7 +32,7 @@ class Dropout(nn.Module):
         dropped = round(self.p * STEPS)
         draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         dice = draws.view(torch.int16)[: values.numel()].view(values.shape)
-        kept = (dice >= dropped - STEPS // 2).to(values.dtype)
+        kept = torch.ge(dice, dropped - STEPS // 2, out=torch.empty_like(values))  # 0 or 1, without a bool in between
         return values * kept.mul_(STEPS / (STEPS - dropped))
 
     def extra_repr(self) -> str:

@@ -77,8 +77,7 @@ class Features:
 
         Returns:
             ``(n, feature_dim)``, or ``(n, crops, feature_dim)`` where there are crops and none is named: ``out``, or
-            where there is none, an array of the caller's own, or a view of the file mapped for this call alone, writing
-            to which does not change the file.
+            where there is none, an array of the caller's own.
 
         Raises:
             UserError: NaN or infinite values, or the file was damaged or exchanged since.
@@ -87,14 +86,15 @@ class Features:
         if crop is not None and self.crops is None:
             raise ValueError(f"{self.path}: crop {crop} of features without crops, {self.shape}")
         mapped = _map(self.path, self.shape)
-        if out is None:
-            block = np.asarray(mapped[rows] if crop is None else mapped[rows, crop])
+        wanted = mapped[rows] if crop is None else mapped[rows, crop]
+        if isinstance(rows, slice) and rows.step is None and crop is None:
+            block = np.empty(wanted.shape, np.float32) if out is None else out
+            _read_into(block, self.path, mapped, rows)
+        elif out is None:
+            block = np.array(wanted)
         else:
             block = out
-            if isinstance(rows, slice) and rows.step is None and crop is None:
-                _read_into(out, self.path, mapped, rows)
-            else:
-                block[:] = mapped[rows] if crop is None else mapped[rows, crop]
+            block[:] = wanted
         with np.errstate(over="ignore", invalid="ignore"):
             # A fraction of the price: not finite if one number is not, or if it overflows. `sum` takes twice as long.
             total = np.einsum("i->", block.reshape(-1))
