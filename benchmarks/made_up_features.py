@@ -53,28 +53,30 @@ def make_data(folder: Path) -> Dataset:
     return Dataset(EXTRACTOR, folder, tuple(videos), EXTRACTOR)
 
 
-def make_sparse_data(folder: Path) -> Dataset:
-    """As many clips in as many training videos as UCF-Crime has, one of them as long as its longest; all zeros.
+def make_sparse_data(folder: Path, feature_dim: int) -> Dataset:
+    """13 GB of zeros, UCF-Crime's training set as C3D features: as many videos, one of them as long as its longest.
 
-    The files are sparse: 13 GB that need no room on a disk, but must be read all the same.
+    Of narrower features there are so many more clips. The files are sparse: they need no room on a disk, but must be
+    read all the same.
     """
+    longer = FEATURE_DIM // feature_dim
     store = FeatureStore(folder, EXTRACTOR)
     store.folder.mkdir(parents=True)
     lengths = np.random.default_rng(0).lognormal(sigma=1.2, size=ABNORMAL + BANK - 1)
-    lengths = np.append(np.maximum(1, lengths * (UCF_CLIPS - UCF_LONGEST) / lengths.sum()).astype(int), UCF_LONGEST)
+    lengths = np.append(lengths * (UCF_CLIPS - UCF_LONGEST) / lengths.sum(), UCF_LONGEST) * longer
     videos = []
-    for number, clips in enumerate(lengths.tolist()):
+    for number, clips in enumerate(np.maximum(1, lengths).astype(int).tolist()):
         video = LabelledVideo(f"{number:04}.mp4", "train", number < ABNORMAL)
         with store.array_path(video.name).open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (clips, FEATURE_DIM)}
+            header = {"descr": "<f4", "fortran_order": False, "shape": (clips, feature_dim)}
             np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + 4 * clips * FEATURE_DIM)
-        store.sidecar_path(video.name).write_text(json.dumps(asdict(sidecar_of(video.name, clips))))
+            file.truncate(file.tell() + 4 * clips * feature_dim)
+        store.sidecar_path(video.name).write_text(json.dumps(asdict(sidecar_of(video.name, clips, feature_dim))))
         videos.append(video)
     return Dataset(EXTRACTOR, folder, tuple(videos), EXTRACTOR)
 
 
-def sidecar_of(name: str, clips: int = CLIPS) -> Sidecar:
+def sidecar_of(name: str, clips: int = CLIPS, feature_dim: int = FEATURE_DIM) -> Sidecar:
     return Sidecar(
         video=name,
         video_bytes=1,
@@ -87,7 +89,7 @@ def sidecar_of(name: str, clips: int = CLIPS) -> Sidecar:
         clipping=Clipping(),
         extractor=EXTRACTOR,
         fingerprint=EXTRACTOR,
-        feature_dim=FEATURE_DIM,
+        feature_dim=feature_dim,
         decoder="none",
         version=__version__,
     )

@@ -37,6 +37,7 @@ from results import write_section
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from xelvad import __version__
+from xelvad.extractors import spec_of
 from xelvad.models import Detector
 from xelvad.models.products import fast_products, keep_few_products
 from xelvad.pipeline.bags import BagConfig
@@ -280,16 +281,19 @@ def measure_time(dataset: Dataset, folder: Path, target: float, seeds: int) -> l
     ]
 
 
-def print_memory(detector: str) -> None:
+def print_memory(detector: str, feature_dim: int | None) -> None:
     """Train for one epoch of the recipe for UCF-Crime, over as many features; print the memory needed."""
-    config = replace(load_recipe(f"ucf-crime/{detector}+xel"), extractor=EXTRACTOR, validation=0.0, follow_test=False)
+    config = load_recipe(f"ucf-crime/{detector}+xel")
+    feature_dim = feature_dim or spec_of(config.extractor).feature_dim
+    config = replace(config, extractor=EXTRACTOR, validation=0.0, follow_test=False)
     config = replace(config, iterations=-(-ABNORMAL // config.batch), evaluations=1, xel=CONFIG.xel)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = make_sparse_data(Path(folder, "features"))
+        dataset = make_sparse_data(Path(folder, "features"), feature_dim)
         data = load_training_data(dataset, FeatureStore(dataset.root, EXTRACTOR), config)
         fit(data.abnormal, data.normal, config, Path(folder, "run"), judges={}, identity={})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{detector}: {config.iterations} iterations at batch {config.batch}, at most {peak} MiB resident")
+    settings = f"{feature_dim} numbers a clip, {config.iterations} iterations at batch {config.batch}"
+    print(f"{detector}: {settings}, at most {peak} MiB resident")
 
 
 def main() -> None:
@@ -298,10 +302,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--target", type=float, default=0.95, help="AUC of the validation videos to reach")
     parser.add_argument("--memory", choices=["mil", "srf", "ar-net"], help="print what this needs over 13 GB instead")
+    parser.add_argument("--feature-dim", type=int, help="with --memory: numbers a clip; the recipe's by default")
     arguments = parser.parse_args()
     keep_few_products()  # as `xelvad train` does
     if arguments.memory:
-        print_memory(arguments.memory)
+        print_memory(arguments.memory, arguments.feature_dim)
         return
     if arguments.folder is None:
         parser.error("--folder is needed")

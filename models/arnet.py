@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from .detector import Bags, DetectorLoss, LearningDetector
 from .dropout import Dropout
 
+BLOCK = 2048  # clips that a training step takes through the network at once
+
 
 def dynamic_mil_loss(scores: Sequence[Tensor], label: float, share: float = 0.25) -> Tensor:
     """Cross-entropy of a video's highest scores against the video's label.
@@ -72,8 +74,17 @@ class ARNet(LearningDetector):
 
     def loss(self, bags: Bags) -> DetectorLoss:
         """Dynamic MIL loss of both kinds of videos, centre loss of the normal ones."""
-        abnormal, normal = bags.split(self.score(bags.clips))
+        abnormal, normal = bags.split(torch.cat([self._score(block) for block in bags.clips.split(BLOCK)]))
         videos = len(abnormal) + len(normal)
         dynamic = len(abnormal) * dynamic_mil_loss(abnormal, 1.0) + len(normal) * dynamic_mil_loss(normal, 0.0)
         terms = {"dynamic_mil": dynamic / videos, "centre": self.centre_weight * centre_loss(normal)}
         return DetectorLoss.of(terms, abnormal, normal)
+
+    def _score(self, clips: Tensor) -> Tensor:
+        """As `score`, keeping less for the gradient: the hidden layer is as wide as the features, and a batch large."""
+        first, _, dropout, *last = self.scorer
+        assert isinstance(dropout, Dropout)
+        hidden = dropout.after_relu(first(clips))  # (T, F)
+        for layer in last:
+            hidden = layer(hidden)
+        return hidden.squeeze(-1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 STEPS = 2**16  # the probability is a multiple of 1 / STEPS
 
@@ -29,12 +32,41 @@ class Dropout(nn.Module):
             return values
         if values.device.type != "cpu":
             return F.dropout(values, self.p)
+        return values * self._factors(values)
+
+    def after_relu(self, values: Tensor) -> Tensor:
+        """The dropout of `F.relu`, of any shape, keeping one tensor for the gradient, not three: the result."""
+        if not self.training or not self.p or values.device.type != "cpu":
+            return self(F.relu(values))
+        scale = STEPS / (STEPS - round(self.p * STEPS))
+        result: Tensor = _DroppedReLU.apply(values, self._factors(values), scale)
+        return result
+
+    def _factors(self, values: Tensor) -> Tensor:
+        """What every element is multiplied by: 0, or the scale of what is kept."""
         dropped = round(self.p * STEPS)
         draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         dice = draws.view(torch.int16)[: values.numel()].view(values.shape)
         kept = torch.ge(dice, dropped - STEPS // 2, out=torch.empty_like(values))  # 0 or 1, without a bool in between
-        return values * kept.mul_(STEPS / (STEPS - dropped))
+        return kept.mul_(STEPS / (STEPS - dropped))
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"p={self.p}"
+
+
+class _DroppedReLU(torch.autograd.Function):
+    """ReLU and multiplication by ``factors``, which are 0 or ``scale``. Where the result is 0, so is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factors: Tensor, scale: float) -> Tensor:
+        result = F.relu(values).mul_(factors)
+        ctx.save_for_backward(result)
+        ctx.scale = scale
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, result, 0).mul_(ctx.scale), None, None

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from xelvad.models import ARNet, Bags
+from xelvad.models import ARNet, Bags, arnet
 from xelvad.models.arnet import centre_loss, dynamic_mil_loss
 
 from .numeric import (
@@ -105,6 +105,34 @@ def test_the_total_and_its_gradients_are_the_weighted_formulas_of_the_network(
         return sums / (len(abnormal) + len(normal)) + 20 * reference_centre(normal)  # mean over videos of both kinds
 
     assert_network_loss_is(reference, detector, bags)
+
+
+def test_a_batch_of_many_blocks_gives_the_loss_and_gradients_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    detector, bags = ARNet(6).double(), draw_bags(((7, 4), (9, 3)), 6)
+    losses, gradients = [], []
+    for block in (len(bags.clips), 8, 1):
+        monkeypatch.setattr(arnet, "BLOCK", block)
+        detector.zero_grad()
+        torch.manual_seed(0)
+        loss = detector.eval().loss(bags).total
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in detector.parameters()]))
+    assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-12)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-10, atol=1e-14)
+
+
+def test_in_training_hidden_activations_are_dropped() -> None:
+    torch.manual_seed(0)
+    detector, bags = ARNet(64), draw_bags(((7, 4), (9, 3)), 64)
+    bags = Bags(bags.clips.float(), bags.abnormal, bags.normal)
+    torch.manual_seed(1)
+    scores = torch.cat([*(loss := detector.train().loss(bags)).abnormal_scores, *loss.normal_scores])
+    torch.manual_seed(1)
+    torch.testing.assert_close(scores, detector.score(bags.clips))  # the same dice, through the layers as they stand
+    assert not torch.allclose(scores, detector.eval().score(bags.clips))
 
 
 def test_the_terms_have_names_and_add_up_to_the_total() -> None:

@@ -43,6 +43,32 @@ def test_it_draws_from_torchs_generator_anew_each_time() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 7), (0, 4), (64, 33)])
+@pytest.mark.parametrize("training", [True, False])
+def test_behind_a_relu_it_is_the_dropout_of_the_relu_to_the_bit(shape: tuple[int, ...], training: bool) -> None:
+    torch.manual_seed(4)
+    dropout, start, weights = Dropout(0.6).train(training), torch.randn(shape), torch.randn(shape)
+    ways = {"one": dropout.after_relu, "two": lambda values: dropout(values.relu())}
+    results, gradients = [], []
+    for way in ways.values():
+        torch.manual_seed(5)
+        values = start.clone().requires_grad_()
+        results.append(way(values))
+        (results[-1] * weights).sum().backward()
+        gradients.append(values.grad)
+    assert torch.equal(*results)
+    assert torch.equal(*gradients)
+
+
+def test_behind_a_relu_it_keeps_one_tensor_for_the_gradient() -> None:
+    kept: list[torch.Tensor] = []
+    values = torch.randn(50, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        result = Dropout(0.6).after_relu(values)
+    assert len(kept) == 1
+    assert torch.equal(kept[0], result)
+
+
 @pytest.mark.parametrize("dropout", [Dropout(0.6).eval(), Dropout(0.0).train()], ids=["evaluation", "p = 0"])
 def test_nothing_is_dropped_in_evaluation_or_with_probability_0(dropout: nn.Module) -> None:
     values = torch.randn(100)
