@@ -84,6 +84,7 @@ def variant_configurations() -> dict[str, TrainingConfig]:
     found = {}
     for detector in ("mil", "srf", "ar-net"):
         config, name = load_recipe(f"general/{detector}"), NAMES[detector]
+        found[f"{name}, no XEL"] = config
         paper = XELConfig(mode="epoch")
         for label, xel in {
             "the paper's: λ = 1, warm-up 15 %": paper,
