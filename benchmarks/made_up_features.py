@@ -59,11 +59,10 @@ def make_sparse_data(folder: Path, feature_dim: int) -> Dataset:
     Of narrower features there are so many more clips. The files are sparse: they need no room on a disk, but must be
     read all the same.
     """
-    longer = FEATURE_DIM // feature_dim
     store = FeatureStore(folder, EXTRACTOR)
     store.folder.mkdir(parents=True)
     lengths = np.random.default_rng(0).lognormal(sigma=1.2, size=ABNORMAL + BANK - 1)
-    lengths = np.append(lengths * (UCF_CLIPS - UCF_LONGEST) / lengths.sum(), UCF_LONGEST) * longer
+    lengths = np.append(lengths * (UCF_CLIPS - UCF_LONGEST) / lengths.sum(), UCF_LONGEST) * FEATURE_DIM / feature_dim
     videos = []
     for number, clips in enumerate(np.maximum(1, lengths).astype(int).tolist()):
         video = LabelledVideo(f"{number:04}.mp4", "train", number < ABNORMAL)

@@ -69,22 +69,16 @@ class ARNet(LearningDetector):
 
     def score(self, features: Tensor) -> Tensor:
         """``(…, F) -> (…)`` in [0, 1]."""
-        scores: Tensor = self.scorer(features).squeeze(-1)
+        first, _, dropout, last, sigmoid = self.scorer
+        assert isinstance(dropout, Dropout)
+        # ReLU and dropout in one keep less for the gradient: the hidden layer is as wide as the features.
+        scores: Tensor = sigmoid(last(dropout.after_relu(first(features)))).squeeze(-1)
         return scores
 
     def loss(self, bags: Bags) -> DetectorLoss:
         """Dynamic MIL loss of both kinds of videos, centre loss of the normal ones."""
-        abnormal, normal = bags.split(torch.cat([self._score(block) for block in bags.clips.split(BLOCK)]))
+        abnormal, normal = bags.split(torch.cat([self.score(block) for block in bags.clips.split(BLOCK)]))
         videos = len(abnormal) + len(normal)
         dynamic = len(abnormal) * dynamic_mil_loss(abnormal, 1.0) + len(normal) * dynamic_mil_loss(normal, 0.0)
         terms = {"dynamic_mil": dynamic / videos, "centre": self.centre_weight * centre_loss(normal)}
         return DetectorLoss.of(terms, abnormal, normal)
-
-    def _score(self, clips: Tensor) -> Tensor:
-        """As `score`, keeping less for the gradient: the hidden layer is as wide as the features, and a batch large."""
-        first, _, dropout, *last = self.scorer
-        assert isinstance(dropout, Dropout)
-        hidden = dropout.after_relu(first(clips))  # (T, F)
-        for layer in last:
-            hidden = layer(hidden)
-        return hidden.squeeze(-1)

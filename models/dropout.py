@@ -38,17 +38,25 @@ class Dropout(nn.Module):
         """The dropout of `F.relu`, of any shape, keeping one tensor for the gradient, not three: the result."""
         if not self.training or not self.p or values.device.type != "cpu":
             return self(F.relu(values))
-        scale = STEPS / (STEPS - round(self.p * STEPS))
-        result: Tensor = _DroppedReLU.apply(values, self._factors(values), scale)
+        result: Tensor = _DroppedReLU.apply(values, self._factors(values), self._scale)
         return result
 
+    @property
+    def _dropped(self) -> int:
+        """How many of the `STEPS` sides of a die say that an element is dropped."""
+        return round(self.p * STEPS)
+
+    @property
+    def _scale(self) -> float:
+        """What is kept is multiplied by this, the exact inverse of its share."""
+        return STEPS / (STEPS - self._dropped)
+
     def _factors(self, values: Tensor) -> Tensor:
-        """What every element is multiplied by: 0, or the scale of what is kept."""
-        dropped = round(self.p * STEPS)
+        """What every element is multiplied by: 0 or the scale."""
         draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         dice = draws.view(torch.int16)[: values.numel()].view(values.shape)
-        kept = torch.ge(dice, dropped - STEPS // 2, out=torch.empty_like(values))  # 0 or 1, without a bool in between
-        return kept.mul_(STEPS / (STEPS - dropped))
+        kept = torch.ge(dice, self._dropped - STEPS // 2, out=torch.empty_like(values))  # 0 or 1, with no bool between
+        return kept.mul_(self._scale)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -124,15 +124,37 @@ def test_a_batch_of_many_blocks_gives_the_loss_and_gradients_of_one(monkeypatch:
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-10, atol=1e-14)
 
 
+def float_bags(feature_dim: int) -> Bags:
+    bags = draw_bags(((7, 4), (9, 3)), feature_dim)
+    return Bags(bags.clips.float(), bags.abnormal, bags.normal)
+
+
 def test_in_training_hidden_activations_are_dropped() -> None:
     torch.manual_seed(0)
-    detector, bags = ARNet(64), draw_bags(((7, 4), (9, 3)), 64)
-    bags = Bags(bags.clips.float(), bags.abnormal, bags.normal)
+    detector, bags = ARNet(64).train(), float_bags(64)
     torch.manual_seed(1)
-    scores = torch.cat([*(loss := detector.train().loss(bags)).abnormal_scores, *loss.normal_scores])
+    loss = detector.loss(bags)
+    scores = torch.cat([*loss.abnormal_scores, *loss.normal_scores])
     torch.manual_seed(1)
-    torch.testing.assert_close(scores, detector.score(bags.clips))  # the same dice, through the layers as they stand
+    torch.testing.assert_close(scores, detector.scorer(bags.clips).squeeze(-1))  # the same dice, layer by layer
     assert not torch.allclose(scores, detector.eval().score(bags.clips))
+
+
+def test_of_the_hidden_layer_one_tensor_a_block_is_kept_for_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arnet, "BLOCK", 8)
+    detector, bags = ARNet(64).train(), float_bags(64)
+    kept: dict[int, int] = {}  # rows, by place in memory
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape[1:] == (64,) and tensor.untyped_storage().data_ptr() != bags.clips.untyped_storage().data_ptr():
+            kept[tensor.data_ptr()] = len(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = detector.loss(bags)
+    weights = {parameter.data_ptr() for parameter in detector.parameters()}
+    assert sorted(rows for place, rows in kept.items() if place not in weights) == [7, 8, 8]  # of 23 clips
+    loss.total.backward()
 
 
 def test_the_terms_have_names_and_add_up_to_the_total() -> None:
