@@ -5,26 +5,26 @@ BIN := .venv/bin
 .PHONY: demo test check format clean
 
 demo: .venv/.ready
-	$(BIN)/xelvad demo --out demo
+	"$(BIN)"/xelvad demo --out demo
 
 test: .venv/.ready check
-	$(BIN)/python -m pytest
+	"$(BIN)"/python -m pytest
 
 check: .venv/.ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	"$(BIN)"/ruff check .
+	"$(BIN)"/ruff format --check .
 	mkdir -p .venv/src && ln -sfn ../.. .venv/src/xelvad  # where mypy finds the package under its name
-	MYPYPATH=.venv/src $(BIN)/mypy
+	MYPYPATH=.venv/src "$(BIN)"/mypy
 
 format: .venv/.ready
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	"$(BIN)"/ruff check --fix .
+	"$(BIN)"/ruff format .
 
 # The environment and the pretrained weights. An interrupted installation leaves no stamp and is taken up again.
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/xelvad weights fetch i3d-rgb-kinetics400
+	"$(BIN)"/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	"$(BIN)"/xelvad weights fetch i3d-rgb-kinetics400
 	touch $@
 
 clean:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from results import write_section
 from sklearn.metrics import roc_auc_score
 from torchvision.models.video import R3D_18_Weights
+
 from xelvad import __version__
 from xelvad.extractors import create
 from xelvad.extractors.i3d import InceptionI3D

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from results import write_section
+
 from xelvad import __version__
 from xelvad.pipeline.ablation import Outcome, cross_validate, folds_of
 from xelvad.pipeline.extraction import extract

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import sklearn
 from results import write_section
+
 from xelvad import __version__
 from xelvad.pipeline.calibration import threshold_for
 from xelvad.pipeline.evaluation import FIGURES, measure

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from results import write_section
 from torch.utils.flop_counter import FlopCounterMode
+
 from xelvad import __version__
 from xelvad.extractors import ClipExtractor, create
 from xelvad.extractors.runtimes import Engine

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from xelvad import __version__
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.clips import Clipping

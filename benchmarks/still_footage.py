@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from results import write_section
+
 from xelvad import __version__
 from xelvad.pipeline.ablation import cross_validate
 from xelvad.pipeline.cache import FeatureStore

@@ -36,6 +36,7 @@ from made_up_features import ABNORMAL, BANK, CLIPS, EXTRACTOR, FEATURE_DIM, make
 from results import write_section
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
+
 from xelvad import __version__
 from xelvad.extractors import spec_of
 from xelvad.models import Detector

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from xelvad.pipeline.evaluation import FIGURES, Evaluation, measure
 from xelvad.pipeline.events import EventConfig
 from xelvad.pipeline.metrics import ScoredVideo

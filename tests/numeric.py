@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
+
 from xelvad.models import Bags, LearningDetector
 
 Array = NDArray[np.float64]

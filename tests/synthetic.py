@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from xelvad import __version__
 from xelvad.extractors import EXTRACTORS
 from xelvad.pipeline.cache import FeatureStore

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from xelvad.errors import UserError
 from xelvad.pipeline import training
 from xelvad.pipeline.ablation import (

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+
 from xelvad.pipeline.ahead import ahead
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from xelvad.models import ARNet, Bags, arnet
 from xelvad.models.arnet import centre_loss, dynamic_mil_loss
 

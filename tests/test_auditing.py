@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from xelvad.errors import UserError
 from xelvad.pipeline.auditing import Audit, AuditConfig, audit
 from xelvad.pipeline.cache import FeatureStore

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.pipeline.bags import BagConfig, Sampling, TrainingVideos, clips_of_segment, make_bag, normalise
 from xelvad.pipeline.cache import PIECE_ROWS, Features, FeatureStore

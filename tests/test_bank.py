@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from xelvad.models import MIL, SRF, ARNet, HardInstanceBank, LearningDetector
 from xelvad.models.bank import evaluating
 

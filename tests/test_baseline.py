@@ -9,6 +9,7 @@ from scipy.special import expit
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
+
 from xelvad.models import SVM
 from xelvad.pipeline.baseline import fit_svm
 

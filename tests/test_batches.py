@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from xelvad.errors import UserError
 from xelvad.pipeline.bags import BagConfig, TrainingVideos
 from xelvad.pipeline.batches import Batch, Batches

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from xelvad.errors import UserError
 from xelvad.extractors import create, spec_of, weights
 from xelvad.extractors.c3d import C3D

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.clips import Clipping, Segments

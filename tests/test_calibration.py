@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.calibration import Calibration, calibrate, threshold_for

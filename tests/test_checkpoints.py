@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from xelvad.errors import UserError
 from xelvad.pipeline.checkpoints import check_identity, read_state, write_state
 from xelvad.pipeline.cli import main

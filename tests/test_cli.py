@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from xelvad.pipeline.cli import COMMANDS, build_parser, main, spell_options
 
 from .synthetic import write_dataset

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.pipeline.clips import Clipping, Segments, Tail, clipping_from
 
 LENGTHS = [1, 15, 16, 17, 32, 421]

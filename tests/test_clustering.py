@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+
 from xelvad.models import two_means
 from xelvad.models.clustering import centre_distance
 

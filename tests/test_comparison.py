@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+
 from xelvad.errors import UserError
 from xelvad.pipeline import figures
 from xelvad.pipeline.cli import main

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
+
 from xelvad.errors import UserError
 from xelvad.pipeline import contact_sheet
 from xelvad.pipeline.bags import BagConfig

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.pipeline.curves import mean_roc, mean_trade_off
 from xelvad.pipeline.metrics import ScoredVideo, frame_metrics, frame_roc
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from xelvad.errors import UserError
 from xelvad.pipeline.datasets import LabelledVideo, frame_truth, read_manifest, spans_of
 

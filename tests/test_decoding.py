@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from xelvad.errors import UserError
 from xelvad.pipeline import decoding
 from xelvad.pipeline.decoding import BLOCKS_IN_FLIGHT, DecodedVideo, Decoder

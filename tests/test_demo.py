@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.demo import DemoResult, run_demo
 

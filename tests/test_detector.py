@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
 from xelvad.models import DETECTORS, MIL, SRF, SVM, ARNet, Bags, DetectorLoss, LearningDetector, highest
 
 from .numeric import BATCHES, assert_loss_is, draw_bags, draw_scores, sigmoid

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+
 from xelvad.models.dropout import Dropout
 
 ELEMENTS = 400_003  # not a multiple of the four decisions in a draw

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import read_manifest

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.pipeline.events import IOUS, Event, EventConfig, event_metrics, find_events
 

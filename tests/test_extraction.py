@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec
 from xelvad.extractors.runtimes import Engine

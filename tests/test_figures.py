@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
 from xelvad.errors import UserError
 from xelvad.pipeline import figures
 from xelvad.pipeline.ablation import AblationConfig, Outcome, Result, grid

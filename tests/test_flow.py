@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, create, flow, weights
 from xelvad.extractors.flow import Flow

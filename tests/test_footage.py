@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from xelvad.pipeline.footage import ANOMALIES, draw_dataset, draw_video, film, recording
 
 SMALL = {"width": 160, "height": 120}

@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.clips import Segments

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.models.video import R3D_18_Weights
+
 from xelvad.extractors import ClipExtractor, create, spec_of, weights
 from xelvad.extractors.i3d import InceptionI3D, same_padding
 from xelvad.pipeline.decoding import Decoder

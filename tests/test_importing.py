@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.pipeline import feature_files
 from xelvad.pipeline.cache import FeatureStore

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS, Detector
 from xelvad.pipeline.bags import BagConfig

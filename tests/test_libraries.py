@@ -10,6 +10,7 @@ import torchvision.models.video as library
 from pytorchvideo.models.hub import i3d_r50
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
+
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, create, weights
 from xelvad.extractors.networks import ClipExtractor

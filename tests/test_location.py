@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import (

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
+
 from xelvad.errors import UserError
 from xelvad.pipeline.metrics import ScoredVideo, category_metrics, frame_metrics, frame_roc, rates_at
 

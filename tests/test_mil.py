@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from xelvad.models import MIL, Bags
 from xelvad.models.mil import ranking_loss, smoothness, sparsity
 

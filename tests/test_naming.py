@@ -3,6 +3,7 @@
 from pathlib import PurePosixPath
 
 import pytest
+
 from xelvad.pipeline.naming import NameIndex
 
 NAMES = ["a.mp4", "b.mp4", "a.avi", "A.MP4", "a", "a.b.mp4", "a.b"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from xelvad.errors import UserError
 from xelvad.pipeline.datasets import (
     Counts,

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import nn
+
 from xelvad.extractors import EXTRACTORS, ExtractorSpec
 from xelvad.extractors.preprocessing import Pictures
 from xelvad.pipeline.cache import FeatureStore

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec, spec_of, weights
 from xelvad.extractors.origins import ByHand, Download

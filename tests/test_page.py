@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+
 from xelvad.errors import UserError
 from xelvad.pipeline import page
 from xelvad.pipeline.page import Curve, ReportedVideo, RocCurve, write_page

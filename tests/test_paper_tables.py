@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from xelvad.pipeline.evaluation import Summary
 from xelvad.pipeline.paper_tables import cells_of, escape_latex, escape_markdown, latex_table, markdown_table
 from xelvad.pipeline.resampling import Interval

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import TenCrop
+
 from xelvad.extractors import EXTRACTORS
 from xelvad.extractors.preprocessing import Pictures
 

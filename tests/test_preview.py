@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+
 from xelvad.pipeline.decoding import DecodedVideo, Decoder
 from xelvad.pipeline.preview import THUMBNAIL_HEIGHT, container_start, make_preview
 from xelvad.pipeline.videos import VideoError, open_video

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from xelvad.models import products
 from xelvad.models.products import CAPACITIES, fast_products, keep_few_products, plain_products
 from xelvad.pipeline import cli

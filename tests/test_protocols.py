@@ -6,6 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cache import Features, FeatureStore

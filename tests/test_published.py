@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS
 from xelvad.pipeline.cli import main

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.errors import UserError
 from xelvad.pipeline.clips import Clipping, Tail
 from xelvad.pipeline.decoding import SHARED_MEMORY

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS, MarginSchedule
 from xelvad.pipeline.bags import BagConfig

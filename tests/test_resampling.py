@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
+
 from xelvad.errors import UserError
 from xelvad.pipeline.metrics import ScoredVideo
 from xelvad.pipeline.resampling import (

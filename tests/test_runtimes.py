@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec, create, runtimes
 from xelvad.extractors.networks import ClipExtractor, GlobalAverage

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from xelvad.pipeline.sidecar import Timeline, digest, stamp
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
+
 from xelvad.models import MIL, SRF, Bags, two_means
 from xelvad.models.srf import cluster_loss, pseudo_labels, regression_loss
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from xelvad.pipeline.stillness import Stillness, block_means
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from xelvad.pipeline.calibration import Calibration
 from xelvad.pipeline.evaluation import Comparison, Evaluation, measure
 from xelvad.pipeline.events import EventConfig

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS, Bags, Detector
 from xelvad.pipeline.baseline import fit_svm

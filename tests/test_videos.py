@@ -7,6 +7,7 @@ import decord
 import numpy as np
 import pytest
 from PIL import Image
+
 from xelvad.errors import UserError
 from xelvad.pipeline.videos import (
     FOLDER_FRAME_RATE,

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec, origins, spec_of, weights
 from xelvad.extractors.origins import PackageFile

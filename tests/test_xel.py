@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from xelvad.models import (
     MIL,
     SRF,
