@@ -92,8 +92,6 @@ def variant_configurations() -> dict[str, TrainingConfig]:
             "no margin loss": replace(paper, margin_weight=0.0),
             "no validation loss": replace(paper, validation_weight=0.0),
             "λ = 0.1": replace(paper, validation_weight=0.1, margin_weight=0.1),
-            "onset 0.2": replace(paper, onset=0.2),
-            "onset 0.2, λ = 0.1": replace(paper, onset=0.2, validation_weight=0.1, margin_weight=0.1),
         }.items():
             found[f"{name}+XEL, {label}"] = replace(config, xel=xel)
     return found

@@ -3,7 +3,7 @@
 from .arnet import ARNet
 from .bank import HardInstanceBank
 from .clustering import two_means
-from .detector import Bags, Detector, DetectorLoss, LearningDetector, highest
+from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
 from .mil import MIL
 from .srf import SRF
 from .svm import SVM
@@ -23,6 +23,7 @@ __all__ = [
     "LearningDetector",
     "MarginSchedule",
     "dynamic_margin_loss",
+    "hardest",
     "highest",
     "two_means",
     "validation_loss",

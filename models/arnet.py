@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .detector import Bags, DetectorLoss, LearningDetector
+from .detector import Bags, DetectorLoss, LearningDetector, side_by_side
 from .dropout import Dropout
 
 BLOCK = 2048  # clips that a training step takes through the network at once
@@ -31,11 +31,12 @@ def dynamic_mil_loss(scores: Sequence[Tensor], label: float, share: float = 0.25
 
     Source: Wan et al., ICME 2020, L_DMIL.
     """
-    losses = []
-    for video in scores:
-        top = video.topk(-int(-share * len(video) // 1)).values  # (T,) -> (k,)
-        losses.append(F.binary_cross_entropy(top, torch.full_like(top, label)))
-    return torch.stack(losses).mean()
+    counts = torch.tensor([-int(-share * len(video) // 1) for video in scores])  # (B,), k of each video
+    ordered = side_by_side(scores, -torch.inf).sort(dim=1, descending=True).values  # (B, T)
+    looked_at = torch.arange(ordered.shape[1]) < counts[:, None]
+    weights = (1 / (counts * len(counts)).to(ordered)).repeat_interleave(counts.to(ordered.device))  # (Σk,)
+    top = ordered[looked_at.to(ordered.device)]  # (Σk,)
+    return F.binary_cross_entropy(top, torch.full_like(top, label), weights, reduction="sum")
 
 
 def centre_loss(scores: Sequence[Tensor]) -> Tensor:
@@ -43,7 +44,12 @@ def centre_loss(scores: Sequence[Tensor]) -> Tensor:
 
     Source: Wan et al., ICME 2020, L_c, on normal videos.
     """
-    return torch.stack([video.var(correction=0) for video in scores]).mean()
+    rows = side_by_side(scores, 0.0)  # (B, T)
+    lengths = torch.tensor([[len(video)] for video in scores])  # (B, 1)
+    there = (torch.arange(rows.shape[1]) < lengths).to(rows)
+    lengths = lengths.to(rows)
+    deviations = (rows - rows.sum(dim=1, keepdim=True) / lengths) * there
+    return (deviations.square().sum(dim=1, keepdim=True) / lengths).mean()
 
 
 class ARNet(LearningDetector):

@@ -74,9 +74,31 @@ class DetectorLoss:
         return cls(torch.stack(list(terms.values())).sum(), abnormal_scores, normal_scores, terms)
 
 
+def side_by_side(scores: Sequence[Tensor], fill: float) -> Tensor:
+    """Videos of any length as the rows of one tensor, with gradient: B times ``(T,)`` to ``(B, longest T)``.
+
+    Sixty videos one by one cost more than the arithmetic of a small network. What is filled in must not enter a loss.
+    """
+    lengths = [len(video) for video in scores]
+    if min(lengths) == max(lengths):
+        return torch.stack(list(scores))
+    counts = torch.tensor(lengths)[:, None]  # (B, 1)
+    steps = torch.arange(max(lengths))  # (T,)
+    laid_out = counts.cumsum(0) - counts + steps  # (B, T), where a clip is with all videos laid end to end
+    places = torch.where(steps < counts, laid_out, sum(lengths))  # or that of what is filled in, behind the last
+    joined = torch.cat([*scores, scores[0].new_full((1,), fill)])
+    return joined[places.to(joined.device)]
+
+
 def highest(scores: Sequence[Tensor]) -> Tensor:
     """The highest score of each video: B times ``(T,)`` to ``(B,)``, with gradient."""
-    return torch.stack([video.amax() for video in scores])
+    return side_by_side(scores, -torch.inf).amax(dim=1)
+
+
+def hardest(clips: Sequence[Tensor], scores: Sequence[Tensor]) -> Tensor:
+    """The features of the highest-scoring clip of each video: B times ``(T, F)`` and ``(T,)`` to ``(B, F)``."""
+    best = side_by_side(scores, -torch.inf).argmax(dim=1).tolist()  # of equals the first
+    return torch.stack([video[place] for video, place in zip(clips, best, strict=True)])
 
 
 class Detector(nn.Module, ABC):

@@ -36,7 +36,11 @@ def sparsity(scores: Sequence[Tensor]) -> Tensor:
 
 def smoothness(scores: Sequence[Tensor]) -> Tensor:
     """Anomalies last: the squared steps between neighbours in a bag ``(T,)``, mean over bags (eq. 5, term 1)."""
-    return torch.cat([bag.diff() for bag in scores]).square().sum() / len(scores)
+    joined = torch.cat(list(scores))
+    ends = torch.tensor([len(bag) for bag in scores]).cumsum(0)[:-1]
+    within = torch.ones(len(joined) - 1, dtype=torch.bool)  # a step from one bag to the next is none
+    within[ends - 1] = False
+    return joined.diff()[within.to(joined.device)].square().sum() / len(scores)
 
 
 class MIL(LearningDetector):

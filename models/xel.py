@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -95,8 +96,7 @@ class XEL(nn.Module):
         schedule: iteration -> margin ε, or None while XEL has not set in; usually a `MarginSchedule`.
         validation_weight: λ1 of the paper.
         margin_weight: λ2 of the paper.
-        bank_size: use only so many of the bank's rows, those with the highest scores; None for all, as in the paper.
-        bank_dropout: score the bank with dropout on, as the published script does by mistake.
+        dropout: leave dropout on while XEL compares, as the published script does.
 
     Example::
 
@@ -104,8 +104,8 @@ class XEL(nn.Module):
         for iteration in range(iterations):
             if iteration % iterations_per_epoch == 0:
                 xel.bank.refresh(detector, ([bag] for bag in normal_bags))
-            loss, abnormal_scores = ...  # the detector's own; scores (B, T)
-            loss = loss + sum(xel.terms(detector, abnormal_scores.amax(dim=1), iteration).values())
+            loss, scores = ...  # the detector's own, on abnormal bags of (T, F) among others; scores (T,) each
+            loss = loss + sum(xel.terms(detector, hardest(abnormal_bags, scores), iteration).values())
     """
 
     def __init__(
@@ -113,23 +113,23 @@ class XEL(nn.Module):
         schedule: Callable[[int], float | None],
         validation_weight: float = 1.0,
         margin_weight: float = 1.0,
-        bank_size: int | None = None,
-        bank_dropout: bool = False,
+        dropout: bool = False,
     ) -> None:
         super().__init__()
         self.schedule = schedule
-        self.validation_weight, self.margin_weight = validation_weight, margin_weight
-        self.bank_size, self.bank_dropout = bank_size, bank_dropout
+        self.validation_weight, self.margin_weight, self.dropout = validation_weight, margin_weight, dropout
         self.bank = HardInstanceBank()
 
-    def terms(self, detector: Scorer, abnormal_max: Tensor, iteration: int) -> dict[str, Tensor]:
+    def terms(self, detector: Scorer, abnormal_clips: Tensor, iteration: int) -> dict[str, Tensor]:
         """What XEL adds to the detector's loss, weighted, by name; empty during the warm-up.
 
-        The bank is scored under the current weights, with gradient and without dropout.
+        Both sides of the margin are scored in one pass and one mode, with gradient. Were one scored with dropout and
+        the other without, being high under dropout alone would satisfy both losses: a detector that is flat in use.
 
         Args:
-            detector: the detector being trained.
-            abnormal_max: highest clip score of each abnormal video of the batch, ``(B,)``, with gradient.
+            detector: the detector being trained; left in the mode it was in.
+            abnormal_clips: features of the highest-scoring clip of each abnormal video of the batch, ``(B, F)``, as
+                `hardest` gives them.
             iteration: counted from 0.
 
         Raises:
@@ -140,11 +140,9 @@ class XEL(nn.Module):
             return {}
         if not len(self.bank):
             raise RuntimeError("the hard instance bank is empty: call bank.refresh before the warm-up ends")
-        instances = self.bank.instances
-        if self.bank_size is not None:
-            instances = instances[self.bank.scores.topk(self.bank_size).indices]
-        with nullcontext() if self.bank_dropout else evaluating(detector):
-            bank_scores = detector.score(instances)  # (M, F) -> (M,)
+        with nullcontext() if self.dropout else evaluating(detector):
+            scores = detector.score(torch.cat([abnormal_clips, self.bank.instances]))  # (B + M, F) -> (B + M,)
+        abnormal_max, bank_scores = scores[: len(abnormal_clips)], scores[len(abnormal_clips) :]
         return {
             "validation": self.validation_weight * validation_loss(bank_scores),
             "margin": self.margin_weight * dynamic_margin_loss(abnormal_max, bank_scores, margin),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import UserError
-from ..models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, MarginSchedule, highest
+from ..models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, MarginSchedule, hardest, highest
 from ..models.products import fast_products
 from .bags import TrainingVideos
 from .batches import Batch, Batches
@@ -97,26 +97,16 @@ def fit(
 
 
 def make_xel(config: TrainingConfig, abnormal: int, normal: int, feature_dim: int) -> XEL | None:
-    """XEL as configured, for so many training videos; None if it is off.
-
-    Raises:
-        UserError: a bank larger than the data.
-    """
+    """XEL as configured, for so many training videos; None if it is off."""
     if config.xel.mode == "off":
         return None
-    if config.xel.bank_size is not None and config.xel.bank_size > normal:
-        raise UserError(
-            f"xel.bank_size {config.xel.bank_size} is larger than the data: there are {normal} normal training videos, "
-            "and each has one row in the bank"
-        )
     settings, quirks = config.xel, config.quirk_names
     schedule = MarginSchedule.spread_over(config.iterations, settings.warmup, settings.margins, settings.margin_step)
     xel = XEL(
         schedule,
         settings.validation_weight,
         settings.margin_weight,
-        settings.bank_size,
-        bank_dropout="bank-dropout" in quirks,
+        dropout="xel-dropout" in quirks,
     )
     if quirks & {"constant-bank", "extra-rows"}:
         rows = max(abnormal, normal) if "extra-rows" in quirks else normal
@@ -163,8 +153,6 @@ class _Trainer:
             self.xel.to(self.device)
         self.fitted = Fitted(self.detector, self.xel.bank if self.xel is not None else None)
         self.iteration = 0  # the next one
-        self.waited = 0  # iterations that XEL was put off by, because the detector had not learnt enough
-        self.gap = 0.0  # between the highest scores of abnormal and of normal videos, averaged over about an epoch
         self.sums: dict[str, Tensor] = {}
         evaluations = min(config.evaluations, config.iterations)
         self.evaluated_after = {config.iterations * (n + 1) // evaluations - 1 for n in range(evaluations)}
@@ -176,7 +164,6 @@ class _Trainer:
             progress.start(folder.name, iterations)
             progress.advance(self.iteration)
             for batch in self.batches.stream(self.iteration, iterations):
-                self._wait()
                 self._begin_epoch()
                 self._step(batch)
                 if self.iteration in self.evaluated_after:
@@ -196,8 +183,6 @@ class _Trainer:
         return {
             "identity": identity,
             "iteration": self.iteration,
-            "waited": self.waited,
-            "gap": self.gap,
             "detector": self.detector.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "bank": dict(self.xel.bank.state_dict()) if self.xel is not None else {},
@@ -210,7 +195,7 @@ class _Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken."""
-        self.iteration, self.waited, self.gap = state["iteration"], state["waited"], state["gap"]
+        self.iteration = state["iteration"]
         self.detector.load_state_dict(state["detector"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.xel is not None:
@@ -221,24 +206,6 @@ class _Trainer:
         self.sums = {term: value.to(self.device) for term, value in state["sums"].items()}
         self.fitted.best = {name: Best(**best) for name, best in state["best"].items()}
         self.fitted.history = state["history"]
-
-    @property
-    def _xel_iteration(self) -> int:
-        """The iteration by XEL's clock, which stands still while XEL waits for the detector."""
-        return self.iteration - self.waited
-
-    def _wait(self) -> None:
-        """Put XEL off by one more iteration if it were to begin now and the detector has not learnt enough for it."""
-        if self.xel is None or self.gap >= self.config.xel.onset:
-            return
-        now = self._xel_iteration
-        if self.xel.schedule(now) is not None and self.xel.schedule(now - 1) is None:
-            self.waited += 1
-
-    def _learn_of_gap(self, abnormal_max: Tensor, normal_max: Tensor) -> None:
-        if self.config.xel.onset:
-            gap = float(abnormal_max.detach().mean() - normal_max.detach().mean())
-            self.gap += (gap - self.gap) / self.batches.per_epoch
 
     def _begin_epoch(self) -> None:
         first = self.iteration % self.batches.per_epoch == 0
@@ -254,7 +221,7 @@ class _Trainer:
         assert self.xel is not None
         if "constant-bank" in self.config.quirk_names:  # the published script: at the end of every epoch
             return first and self.iteration > 0 and self.config.xel.mode == "epoch"
-        if self.xel.schedule(self._xel_iteration) is None:
+        if self.xel.schedule(self.iteration) is None:
             return False
         filled = len(self.xel.bank) > 0 and bool(self.xel.bank.clips[0] >= 0)
         return not filled or (first and self.config.xel.mode == "epoch")
@@ -265,11 +232,10 @@ class _Trainer:
         loss = self.detector.loss(bags)
         terms, total = dict(loss.terms), loss.total
         if self.xel is not None:
-            abnormal_max = highest(loss.abnormal_scores)
-            extra = self.xel.terms(self.detector, abnormal_max, self._xel_iteration)
+            chosen = hardest(bags.split(bags.clips)[0], loss.abnormal_scores)
+            extra = self.xel.terms(self.detector, chosen, self.iteration)
             terms |= {f"xel_{term}": value for term, value in extra.items()}
             total = sum(extra.values(), total)
-            self._learn_of_gap(abnormal_max, highest(loss.normal_scores))
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()
@@ -315,9 +281,7 @@ class _Trainer:
             self.curves.add_scalar(f"loss/{term}", float(value), self.iteration)
         if self.xel is None:
             return
-        if self.config.xel.onset:
-            self.curves.add_scalar("xel/gap", self.gap, self.iteration)
-        margin = self.xel.schedule(self._xel_iteration)
+        margin = self.xel.schedule(self.iteration)
         if margin is not None:
             self.curves.add_scalar("xel/margin", margin, self.iteration)
 

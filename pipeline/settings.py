@@ -20,7 +20,7 @@ from .events import EventConfig
 from .protocols import PROTOCOLS, ProtocolName
 
 QUIRKS = {
-    "bank-dropout": "the bank is scored with dropout on",
+    "xel-dropout": "XEL scores what it compares, the bank and the abnormal maxima, with dropout on",
     "detached-clusters": "SRF clusters detached activations behind the dropout: its cluster loss has no gradient",
     "no-flip": "SRF's pseudo-labels never change places",
     "constant-bank": "before its first refresh, the bank is a constant 0.5",
@@ -80,35 +80,26 @@ class XELConfig:
         validation_weight: λ1, weight of the validation loss; 0 drops it.
         margin_weight: λ2, weight of the dynamic margin loss; 0 drops it.
         warmup: share of the iterations before XEL sets in.
-        onset: after the warm-up, wait until the detector tells the videos apart: until the highest scores of abnormal
-            videos lie so far above those of normal ones, on average over an epoch. 0 does not wait.
         margins: values of the margin ε, in turn. One value is a fixed margin.
         margin_step: share of the iterations that each margin lasts; equal parts of those after the warm-up by default.
-        bank_size: use only so many of the bank's rows, those with the highest scores; all by default.
     """
 
     mode: Literal["off", "epoch", "batch"] = "off"
     validation_weight: float = 1.0
     margin_weight: float = 1.0
     warmup: float = 0.15
-    onset: float = 0.0
     margins: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     margin_step: float | None = None
-    bank_size: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
             raise UserError(f"xel.warmup is a share of the iterations, in [0, 1), not {self.warmup}")
-        if not 0 <= self.onset < 1:
-            raise UserError(f"xel.onset is a difference of scores, in [0, 1), not {self.onset}")
         if not self.margins or not all(0 < margin <= 1 for margin in self.margins):
             raise UserError(f"xel.margins are numbers in (0, 1], not {self.margins}")
         if self.margin_step is not None and not 0 < self.margin_step <= 1:
             raise UserError(f"xel.margin_step is a share of the iterations, in (0, 1], not {self.margin_step}")
         if min(self.validation_weight, self.margin_weight) < 0:
             raise UserError("xel.validation_weight and xel.margin_weight cannot be negative")
-        if self.bank_size is not None and self.bank_size < 1:
-            raise UserError(f"xel.bank_size must be positive, not {self.bank_size}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +122,7 @@ class TrainingConfig:
         follow_test: also follow the test videos' AUC, where they are annotated and their features are there, and keep
             the weights at its best: what others report, and an upper bound for what can be reported honestly.
         quirks: "none"; "official", all mistakes of the published SRF+XEL script; or some of them by name, separated by
-            commas: bank-dropout, detached-clusters, no-flip, constant-bank, extra-rows.
+            commas: xel-dropout, detached-clusters, no-flip, constant-bank, extra-rows.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
         bags: how clips become bags.
         xel: cross-epoch learning.

@@ -28,7 +28,7 @@ TRAININGS = {
     f"{detector}-{mode}": ["--detector", detector, "--xel", mode]
     for detector in ("mil", "srf", "ar-net")
     for mode in ("off", "epoch", "batch")
-} | {"mil-waits": ["--detector", "mil", "--xel", "epoch", "--xel.onset", "0.02", "--learning-rate", "0.01"]}
+}
 QUICK = ["--iterations", "14", "--batch", "2", "--evaluations", "7"]
 
 # In another process: trainings that kill themselves when a function is called for the n-th time. Checkpoints are

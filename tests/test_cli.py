@@ -192,10 +192,6 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
         "no recipe 'ucf/gan'; known: general/ar-net",
     ),
     "unknown quirk": (lambda d: ["train", *options(d), "--out", f"{d}/r", "--quirks", "odd"], "no quirk odd"),
-    "bank larger than the data": (
-        lambda d: ["train", *options(d), "--out", f"{d}/r", "--xel", "epoch", "--xel.bank-size", "99"],
-        "xel.bank_size 99 is larger than the data: there are 3 normal training videos",
-    ),
     "epochs of what has none": (
         lambda d: ["train", *options(d), "--out", f"{d}/r", "--detector", "svm", "--xel", "epoch"],
         "svm is fitted in one go",

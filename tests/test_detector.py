@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xelvad.models import DETECTORS, MIL, SRF, SVM, ARNet, Bags, DetectorLoss, LearningDetector, highest
+from xelvad.models import DETECTORS, MIL, SRF, SVM, ARNet, Bags, DetectorLoss, LearningDetector, hardest, highest
 
 from .numeric import BATCHES, assert_loss_is, draw_bags, draw_scores, sigmoid
 
@@ -64,6 +64,13 @@ def test_the_highest_scores_and_their_gradients_are_numpys(lengths: tuple[int, .
         lambda s: highest(s) @ torch.from_numpy(weights),
         draw_scores(lengths, 0),
     )
+
+
+@pytest.mark.parametrize("lengths", [(1,), (3, 3), (7, 1, 40)])
+def test_the_hardest_clips_are_numpys(lengths: tuple[int, ...]) -> None:
+    videos, scores = [torch.randn(length, 5) for length in lengths], draw_scores(lengths, 0)
+    expected = [video[int(np.argmax(each))].numpy() for video, each in zip(videos, scores, strict=True)]
+    np.testing.assert_array_equal(hardest(videos, [torch.from_numpy(each) for each in scores]), expected)
 
 
 def test_a_loss_is_the_sum_of_its_terms() -> None:

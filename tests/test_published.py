@@ -155,7 +155,7 @@ def test_nothing_is_unfair_about_a_run_just_like_the_papers(manifest: RunManifes
     [
         ({"extractor": "i3d-rgb"}, "features of i3d-rgb, not C3D"),
         ({"detector": "ar-net"}, "32 segments a video, not clips of 16 frames"),
-        ({"quirks": "bank-dropout"}, "makes mistakes of the published script on purpose (quirks: bank-dropout)"),
+        ({"quirks": "xel-dropout"}, "makes mistakes of the published script on purpose (quirks: xel-dropout)"),
         ({"detector": "srf", "xel": "epoch"}, "mistakes that this run does not (--quirks official)"),
     ],
 )

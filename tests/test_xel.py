@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from xelvad.models import (
     MIL,
@@ -18,6 +18,7 @@ from xelvad.models import (
     LearningDetector,
     MarginSchedule,
     dynamic_margin_loss,
+    hardest,
     highest,
     validation_loss,
 )
@@ -112,54 +113,70 @@ def test_an_impossible_schedule_is_refused(wrong: dict[str, int | tuple[float, .
         MarginSchedule(**arguments)
 
 
-def test_terms_are_the_weighted_losses_of_the_bank_without_dropout() -> None:
+def clips_that_score(*scores: float) -> Tensor:
+    """Features of clips to which `OneFeature` gives these scores."""
+    return torch.tensor([[score, 0.1, 0.2] for score in scores], dtype=torch.float64)
+
+
+def test_terms_are_the_weighted_losses_of_both_sides_without_dropout() -> None:
     detector = OneFeature().train()
     xel = XEL(MarginSchedule(warmup=0, step=10), validation_weight=2.0, margin_weight=3.0)
     xel.bank.refresh(detector, [[torch.rand(4, 3, dtype=torch.float64)] for _ in range(6)])
-    abnormal_max = torch.tensor([0.3, 0.9], dtype=torch.float64)
-    terms = xel.terms(detector, abnormal_max, iteration=25)
+    terms = xel.terms(detector, clips_that_score(0.3, 0.9), iteration=25)
     scores = xel.bank.instances[:, 0].numpy()
     assert terms["validation"].item() == pytest.approx(2 * reference_validation(scores))
-    assert terms["margin"].item() == pytest.approx(3 * reference_margin(abnormal_max.numpy(), scores, 0.7))
+    assert terms["margin"].item() == pytest.approx(3 * reference_margin(np.array([0.3, 0.9]), scores, 0.7))
     sum(terms.values()).backward()
     assert detector.weight.grad is not None
-    assert detector.weight.grad.abs() > 0, "the bank is scored with gradient"
+    assert detector.weight.grad.abs() > 0, "both are scored with gradient"
     assert detector.training
 
 
 def test_there_are_no_terms_during_the_warm_up() -> None:
-    assert XEL(MarginSchedule(warmup=5, step=1)).terms(OneFeature(), torch.rand(2), iteration=4) == {}
+    assert XEL(MarginSchedule(warmup=5, step=1)).terms(OneFeature(), torch.rand(2, 3), iteration=4) == {}
 
 
 def test_an_empty_bank_after_the_warm_up_is_a_mistake_that_is_named() -> None:
     with pytest.raises(RuntimeError, match="refresh"):
-        XEL(MarginSchedule(warmup=0, step=1)).terms(OneFeature(), torch.rand(2), iteration=0)
+        XEL(MarginSchedule(warmup=0, step=1)).terms(OneFeature(), torch.rand(2, 3), iteration=0)
 
 
-@pytest.mark.parametrize("bank_size", [1, 3, 6, None])
-def test_only_the_rows_that_scored_highest_when_they_were_stored_are_used(bank_size: int | None) -> None:
-    xel = XEL(lambda iteration: 0.8, bank_size=bank_size)
-    xel.bank.refresh(OneFeature(0), [[torch.rand(4, 2, dtype=torch.float64)] for _ in range(6)])
-    stored = xel.bank.instances.numpy()
-    used = stored[np.argsort(-stored[:, 0])][:bank_size, 1]  # chosen by one score, compared by the present one
-    abnormal_max = torch.tensor([0.3, 0.9], dtype=torch.float64)
-    terms = xel.terms(OneFeature(1), abnormal_max, iteration=0)
-    assert terms["validation"].item() == pytest.approx(reference_validation(used))
-    assert terms["margin"].item() == pytest.approx(reference_margin(abnormal_max.numpy(), used, 0.8))
-    assert len(xel.bank) == 6, "the bank itself keeps a row for every video"
-
-
-@pytest.mark.parametrize("bank_dropout", [True, False])
-def test_the_bank_is_scored_with_dropout_only_where_the_published_script_does(bank_dropout: bool) -> None:
+@pytest.mark.parametrize("dropout", [True, False])
+def test_dropout_is_on_only_where_the_published_script_has_it_on(dropout: bool) -> None:
     detector = OneFeature().train()
-    xel = XEL(lambda iteration: 0.8, bank_dropout=bank_dropout)
-    xel.bank.refresh(detector, [[torch.rand(4, 2)] for _ in range(20)])
-    values = {xel.terms(detector, torch.tensor([0.5]), 0)["validation"].item() for _ in range(5)}
-    assert (len(values) > 1) == bank_dropout
-    detector.eval()
-    plain = xel.terms(detector, torch.tensor([0.5]), 0)["validation"].item()
-    assert plain == pytest.approx(xel.bank.instances[:, 0].mean().item())
-    assert (values == {plain}) != bank_dropout
+    xel = XEL(lambda iteration: 0.8, dropout=dropout)
+    xel.bank.refresh(detector, [[torch.rand(4, 3, dtype=torch.float64)] for _ in range(20)])
+    drawn = [xel.terms(detector, clips_that_score(0.5), 0) for _ in range(5)]
+    plain = xel.terms(detector.eval(), clips_that_score(0.5), 0)
+    for term in ("validation", "margin"):
+        assert ({each[term].item() for each in drawn} == {plain[term].item()}) != dropout
+
+
+class ScoresByMode(nn.Module):
+    """Tells nothing apart but whether dropout is on: the way out of a margin whose sides are scored in two modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def score(self, features: Tensor) -> Tensor:
+        """``(…, F) -> (…)``."""
+        return torch.sigmoid(self.weight if self.training else -self.weight).expand(features.shape[:-1])
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_a_detector_that_tells_nothing_but_dropout_apart_gains_nothing(dropout: bool) -> None:
+    """Guards against the two sides being scored in different modes, which flattened every detector."""
+    detector, xel = ScoresByMode().train(), XEL(lambda iteration: 0.8, validation_weight=0.0, dropout=dropout)
+    xel.bank.refresh(detector, [[torch.rand(4, 2)] for _ in range(3)])
+    optimiser = torch.optim.SGD(detector.parameters(), lr=1.0)
+    for _ in range(20):
+        margin = xel.terms(detector, torch.rand(2, 2), 0)["margin"]
+        assert margin.item() == pytest.approx(0.8)
+        optimiser.zero_grad()
+        margin.backward()
+        optimiser.step()
+    assert detector.weight.item() == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", [MIL, SRF, ARNet])
@@ -167,19 +184,22 @@ def test_xel_works_with_every_detector_that_learns(kind: type[LearningDetector])
     torch.manual_seed(0)
     detector = kind(4).double().train()
     bags = draw_bags(((1, 7, 40), (3, 2, 18, 5)), 4)
+    abnormal, normal = bags.split(bags.clips)
     xel = XEL(lambda iteration: 0.8)
-    xel.bank.refresh(detector, (video.split(2) for video in bags.split(bags.clips)[1]))
+    xel.bank.refresh(detector, (video.split(2) for video in normal))
     loss = detector.loss(bags)
-    terms = xel.terms(detector, highest(loss.abnormal_scores), iteration=0)
+    chosen = hardest(abnormal, loss.abnormal_scores)
+    terms = xel.terms(detector, chosen, iteration=0)
     assert detector.training
-    bank = detector.eval().score(xel.bank.instances).detach().numpy()
-    np.testing.assert_allclose(bank, [video.max() for video in scores_of(detector, bags.split(bags.clips)[1])])
-    abnormal_max = np.array([scores.max().item() for scores in loss.abnormal_scores])
+    (bank,) = scores_of(detector.eval(), (xel.bank.instances,))
+    np.testing.assert_allclose(bank, [video.max() for video in scores_of(detector, normal)])
+    (abnormal_max,) = scores_of(detector, (chosen,))
     assert terms["validation"].item() == pytest.approx(reference_validation(bank))
     assert terms["margin"].item() == pytest.approx(reference_margin(abnormal_max, bank, 0.8))
     for value in terms.values():
         gradients = torch.autograd.grad(value, list(detector.parameters()), retain_graph=True)
-        assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        assert any(gradient.any() for gradient in gradients)
 
 
 def scores_of(detector: LearningDetector, videos: tuple[Tensor, ...]) -> list[NDArray[np.float64]]:
@@ -219,17 +239,16 @@ def train_beside_planted_hard_normals(
             if iteration % 10 == 0:
                 xel.bank.refresh(detector, [[video] for video in normal + hard])
             loss = detector.train().loss(bags)
-            terms = xel.terms(detector, highest(loss.abnormal_scores), iteration)
+            terms = xel.terms(detector, hardest(abnormal, loss.abnormal_scores), iteration)
             optimiser.zero_grad()
             sum(terms.values(), loss.total).backward()
             optimiser.step()
         detector.eval()
-        hardest, most_abnormal = (
+        level, most_abnormal = (
             highest([detector.score(v) for v in videos]).mean().item() for videos in (hard, abnormal)
         )
-        outcomes.append((hardest, most_abnormal - hardest))
-    level, gap = np.mean(outcomes, axis=0)
-    return float(level), float(gap)
+        outcomes.append((level, most_abnormal - level))
+    return tuple(np.mean(outcomes, axis=0).tolist())
 
 
 @pytest.mark.parametrize("margin", [False, True], ids=["alone", "beside the margin loss"])
