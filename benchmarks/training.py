@@ -47,6 +47,7 @@ from xelvad.pipeline.datasets import Dataset
 from xelvad.pipeline.fitting import fit
 from xelvad.pipeline.inference import score_clips
 from xelvad.pipeline.recipes import load_recipe
+from xelvad.pipeline.scaling import Scaling
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
 from xelvad.pipeline.training import TrainingData, load_training_data
 
@@ -65,7 +66,7 @@ CONFIG = TrainingConfig(
     validation=0.0,
     evaluations=1,
     follow_test=False,
-    bags=BagConfig(segments=0, l2_normalise=False),
+    bags=BagConfig(segments=0, scale="none"),
     xel=XELConfig(mode="epoch", warmup=0.0, margins=(1.0,)),
 )
 
@@ -200,7 +201,7 @@ def our_seconds_to(data: TrainingData, target: float, batch: int, every: int, se
     def judge(detector: Detector) -> float:
         nonlocal spent
         began = time.perf_counter()
-        auc = video_auc(lambda features: float(score_clips(detector, features, CONFIG.bags).max()), validation)
+        auc = video_auc(lambda features: float(score_clips(detector, features, Scaling("none")).max()), validation)
         pairs[0] += every
         spent += time.perf_counter() - began
         if auc >= target:

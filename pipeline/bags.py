@@ -1,6 +1,6 @@
 """Bags: the clips of a video as detectors learn from them.
 
-MIL averages the clips of a video into 32 segments; SRF and AR-Net take the clips as they are, AR-Net at most 300.
+MIL averages the clips of a video into 32 segments; SRF and AR-Net take single clips, AR-Net at most 300 of a video.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .ahead import ahead
 from .cache import Features
+from .scaling import Scale, Scaling, check_scale
 
 Sampling = Literal["even", "run"]
 
@@ -29,18 +30,22 @@ class BagConfig:
         segments: average the clips of a video into so many segments; 0 takes the clips as they are.
         clips: without segments, a step learns from at most so many clips of a video: of a longer abnormal one evenly
             spaced clips, of a longer normal one a random run. 16384 clips of 16 frames are two and a half hours.
-        l2_normalise: scale every clip's or segment's features to length 1, as MIL does.
+        scale: "none" takes features as they are; "l2" gives every clip or segment the length 1, as MIL does; "standard"
+            subtracts the mean of the training clips and divides by their deviation, dimension by dimension;
+            "standard+l2" does both; "auto" is "standard+l2" where a few dimensions hold nearly all of the variance,
+            as where features measure different things, else "l2".
     """
 
     segments: int = 32
     clips: int = 16384
-    l2_normalise: bool = True
+    scale: Scale = "auto"
 
     def __post_init__(self) -> None:
         if self.segments < 0 or self.clips < 1:
             raise UserError(
                 f"bags.segments must be 0 or more and bags.clips 1 or more, not {self.segments} and {self.clips}"
             )
+        check_scale(self.scale)
 
 
 def segment_bounds(clips: int, segments: int) -> NDArray[np.int64]:
@@ -55,43 +60,49 @@ def clips_of_segment(segment: int, clips: int, segments: int) -> tuple[int, int]
     return start, max(end, start + 1)
 
 
-def make_bag(features: Features, config: BagConfig) -> NDArray[np.float32]:
+def make_bag(features: Features, segments: int, scaling: Scaling) -> NDArray[np.float32]:
     """Segment means, ``(clips, …, F) -> (segments, …, F)``, of at least one clip; one segment in memory at a time.
+
+    They are scaled, not the clips: of the standardised ones it would be the same, but not of those of length 1.
 
     A video with fewer clips than segments has empty segments, which take the clip at their place.
     """
     means = [
-        features.read(slice(*clips_of_segment(segment, features.clips, config.segments))).mean(axis=0)
-        for segment in range(config.segments)
+        features.read(slice(*clips_of_segment(segment, features.clips, segments))).mean(axis=0)
+        for segment in range(segments)
     ]
-    return normalise(np.stack(means), config)
-
-
-def normalise(features: NDArray[np.float32], config: BagConfig) -> NDArray[np.float32]:
-    """Rows of length 1 where the configuration says so; a row of zeros stays one."""
-    if not config.l2_normalise:
-        return np.asarray(features, np.float32)
-    lengths = np.sqrt(np.einsum("...f,...f->...", features, features))[..., None]
-    return np.asarray(features / np.maximum(lengths, np.float32(1e-12)), np.float32)
+    return scaling(np.stack(means))
 
 
 class TrainingVideos:
-    """The training videos of one label as bags, read from disk when they are needed.
+    """The training videos of one label as bags, scaled.
 
-    Segments are small, and are made once; clips stay on disk, so that memory does not grow with the data.
+    Segments are small, and clips that are held in memory are there already: such bags are made once. Other clips stay
+    on disk and are read when they are needed, so that memory does not grow with the data.
 
     Args:
         names: of the videos.
         features: of the videos, all of one dimension.
         config: how clips become bags.
+        scaling: of the features.
         sampling: of videos that have more clips than a step learns from.
     """
 
     def __init__(
-        self, names: Sequence[str], features: Sequence[Features], config: BagConfig, sampling: Sampling
+        self,
+        names: Sequence[str],
+        features: Sequence[Features],
+        config: BagConfig,
+        scaling: Scaling,
+        sampling: Sampling,
     ) -> None:
-        self.names, self.features, self.config, self.sampling = tuple(names), tuple(features), config, sampling
-        self._segments = [make_bag(video, config) for video in features] if config.segments else None
+        self.names, self.features, self.config = tuple(names), tuple(features), config
+        self.scaling, self.sampling = scaling, sampling
+        self._bags: list[NDArray[np.float32]] | None = None
+        if config.segments:
+            self._bags = [make_bag(video, config.segments, scaling) for video in features]
+        elif all(video.is_held for video in features):
+            self._bags = [scaling(video.array) for video in features]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -113,22 +124,22 @@ class TrainingVideos:
         """
         features = self.features[video]
         crop = int(rng.integers(features.crops)) if features.crops else None
-        if self._segments is not None:
-            bag = self._segments[video]
-            out[:] = bag if crop is None else bag[:, crop]
-            return np.arange(len(bag))
-        rows = self._rows(features.clips, rng)
-        features.read(rows, crop, out)
-        if self.config.l2_normalise:
-            out[:] = normalise(out, self.config)
-        return np.arange(features.clips)[rows]
+        length = self.config.segments or features.clips
+        rows = slice(None) if self.config.segments else self._rows(length, rng)
+        if self._bags is not None:
+            bag = self._bags[video]
+            out[:] = bag[rows] if crop is None else bag[rows, crop]
+        else:
+            features.read(rows, crop, out)
+            out[:] = self.scaling(out)
+        return np.arange(length)[rows]
 
     def pieces(self, video: int) -> Iterator[NDArray[np.float32]]:
         """The whole bag of one video, all crops, in pieces ``(t, F)`` or ``(t, crops, F)``."""
-        if self._segments is not None:
-            yield self._segments[video]
+        if self._bags is not None:
+            yield self._bags[video]
         else:
-            yield from (normalise(piece, self.config) for piece in self.features[video].pieces())
+            yield from map(self.scaling, self.features[video].pieces())
 
     def all_pieces(self) -> Iterator[Iterator[NDArray[np.float32]]]:
         """The whole bags of all videos in turn, each in `pieces`, read in a thread ahead of time."""

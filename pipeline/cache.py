@@ -8,9 +8,10 @@ feature file counts if and only if its sidecar is there, so that one whose writi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,23 +27,27 @@ from .videos import VideoSource
 
 LISTED = 5  # names in an error message
 PIECE_ROWS = 2048  # 32 MiB of 4096-d features
+HELD_BYTES = 256 * 2**20  # of features of one kind that may be held in memory
 
 
 @dataclass(frozen=True)
 class Features:
     """One video's features on disk, and how they came about.
 
-    It holds no data and keeps no file open: as many videos as one likes may be at hand without filling memory.
+    Unless they are `held` it holds no data and keeps no file open: as many videos as one likes may be at hand without
+    filling memory.
 
     Attributes:
         path: the feature file.
         shape: ``(clips, feature_dim)`` or ``(clips, crops, feature_dim)``.
         sidecar: what the features were made of and with.
+        held: all of them in memory, read once and checked; None where they stay on disk.
     """
 
     path: Path
     shape: tuple[int, ...]
     sidecar: Sidecar
+    held: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @property
     def clips(self) -> int:
@@ -55,15 +60,20 @@ class Features:
         return self.shape[1] if len(self.shape) == 3 else None
 
     @property
+    def is_held(self) -> bool:
+        """Whether the features are in memory."""
+        return self.held is not None
+
+    @property
     def array(self) -> NDArray[np.float32]:
-        """All features, mapped anew each time, so that what was read leaves memory with the array.
+        """All features, those held, or mapped anew each time, so that what was read leaves memory with the array.
 
         They are not checked to be finite; `read` and `pieces` do.
 
         Raises:
             UserError: the file was damaged or exchanged since.
         """
-        return _map(self.path, self.shape)
+        return _map(self.path, self.shape) if self.held is None else self.held
 
     def read(
         self, rows: slice | NDArray[np.int64], crop: int | None = None, out: NDArray[np.float32] | None = None
@@ -85,16 +95,15 @@ class Features:
         """
         if crop is not None and self.crops is None:
             raise ValueError(f"{self.path}: crop {crop} of features without crops, {self.shape}")
+        if self.held is not None:
+            return _copied(self.held[rows] if crop is None else self.held[rows, crop], out)
         mapped = _map(self.path, self.shape)
         wanted = mapped[rows] if crop is None else mapped[rows, crop]
         if isinstance(rows, slice) and rows.step is None and crop is None:
             block = np.empty(wanted.shape, np.float32) if out is None else out
             _read_into(block, self.path, mapped, rows)
-        elif out is None:
-            block = np.array(wanted)
         else:
-            block = out
-            block[:] = wanted
+            block = _copied(wanted, out)
         with np.errstate(over="ignore", invalid="ignore"):
             # A fraction of the price: not finite if one number is not, or if it overflows. `sum` takes twice as long.
             total = np.einsum("i->", block.reshape(-1))
@@ -113,6 +122,19 @@ class Features:
         step = max(1, size // (self.crops or 1))
         for start in range(0, self.clips, step):
             yield self.read(slice(start, start + step))
+
+
+def hold(videos: Sequence[Features], room: int = HELD_BYTES) -> list[Features]:
+    """The same videos, their features in memory if those of all fit into so many bytes; else as they are.
+
+    Opening a file costs more than computing on a short video: what is read again and again is read once.
+
+    Raises:
+        UserError: NaN or infinite values, or a damaged file.
+    """
+    if sum(math.prod(video.shape) for video in videos) * np.dtype(np.float32).itemsize > room:
+        return list(videos)
+    return [video if video.is_held else replace(video, held=video.read(slice(None))) for video in videos]
 
 
 class FeatureStore:
@@ -305,6 +327,14 @@ def _map(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
             f"{path}: {array.dtype} {array.shape}, not float32 {shape} as made; delete it and extract again"
         )
     return array
+
+
+def _copied(values: NDArray[np.float32], out: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Values in ``out``, or in an array of the caller's own."""
+    if out is None:
+        return np.array(values)
+    out[:] = values
+    return out
 
 
 def _read_into(out: NDArray[np.float32], path: Path, mapped: np.memmap[Any, Any], rows: slice) -> None:

@@ -92,7 +92,7 @@ def calibrate(run: Run, dataset: Dataset, features: Path, protocol: Protocol, ta
     """
     videos, source = _normal_videos(run, dataset, FeatureStore(features, run.manifest.extractor))
     scores = [
-        protocol.score(video.name, run.detector, found, run.manifest.bags)[: protocol.counted(video.name, found)]
+        protocol.score(video.name, run.detector, found, run.scaling)[: protocol.counted(video.name, found)]
         for video, found in videos
     ]
     frames = sum(map(len, scores))

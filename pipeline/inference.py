@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bags import BagConfig, make_bag, normalise
+from .bags import make_bag
 from .cache import Features
+from .scaling import Scaling
 
 if TYPE_CHECKING:
     from ..models import Detector
 
 
-def score_clips(detector: Detector, features: Features, config: BagConfig) -> NDArray[np.float32]:
+def score_clips(detector: Detector, features: Features, scaling: Scaling) -> NDArray[np.float32]:
     """Scores in [0, 1], ``(clips,)``, of a detector in evaluation mode; those of several crops are averaged.
 
-    Clips are scored as they are, also by detectors that learnt from segments.
+    Clips are scored one by one, also by detectors that learnt from segments, and scaled as what the detector learnt
+    from.
 
     Raises:
         UserError: NaN or infinite features.
     """
-    return np.concatenate([_scores(detector, normalise(piece, config)) for piece in features.pieces()])
+    return np.concatenate([_scores(detector, scaling(piece)) for piece in features.pieces()])
 
 
-def score_segments(detector: Detector, features: Features, config: BagConfig, segments: int) -> NDArray[np.float32]:
+def score_segments(detector: Detector, features: Features, scaling: Scaling, segments: int) -> NDArray[np.float32]:
     """Scores in [0, 1], ``(segments,)``, of the means of a video's clips, also by detectors that learnt from clips.
 
-    Features are scaled to length 1 where the detector learnt from such; scores of several crops are averaged.
+    They are scaled as what the detector learnt from; scores of several crops are averaged.
 
     Raises:
         UserError: NaN or infinite features.
     """
-    return _scores(detector, make_bag(features, replace(config, segments=segments)))
+    return _scores(detector, make_bag(features, segments, scaling))
 
 
 def _scores(detector: Detector, rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .bags import BagConfig
 from .cache import Features
 from .clips import Clipping, Segments
 from .inference import score_clips, score_segments
+from .scaling import Scaling
 
 if TYPE_CHECKING:
     from ..models import Detector
@@ -40,7 +40,7 @@ class Protocol:
     segments: int | None = None
     complete_clips: bool = False
 
-    def score(self, name: str, detector: Detector, features: Features, bags: BagConfig) -> NDArray[np.float32]:
+    def score(self, name: str, detector: Detector, features: Features, scaling: Scaling) -> NDArray[np.float32]:
         """One score in [0, 1] for every decoded frame of the video ``name``, ``(frames,)``, also for those left out.
 
         Raises:
@@ -48,13 +48,13 @@ class Protocol:
         """
         sidecar = features.sidecar
         if self.segments is None:
-            return sidecar.clipping.spread(score_clips(detector, features, bags), sidecar.frames)
+            return sidecar.clipping.spread(score_clips(detector, features, scaling), sidecar.frames)
         cut = Segments(self.segments)
         if isinstance(sidecar.clipping, Segments) and sidecar.clipping != cut:
             raise UserError(
                 f"{name}: imported as {sidecar.clipping.segments} segments, protocol {self.name} needs {self.segments}"
             )
-        return cut.spread(score_segments(detector, features, bags, self.segments), sidecar.frames)
+        return cut.spread(score_segments(detector, features, scaling, self.segments), sidecar.frames)
 
     def counted(self, name: str, features: Features) -> int:
         """How many of the frames of the video ``name`` count, from the first one on; 0 if it is shorter than a clip.

@@ -1,6 +1,7 @@
 """Run folders: everything that one training leaves behind, and nothing that needs unpickling.
 
-``config.yaml`` (how), ``detector.safetensors`` (the weights after the last iteration),
+``config.yaml`` (how), ``detector.safetensors`` (the weights after the last iteration), ``scaling.safetensors`` (what
+features are scaled by, where that was learnt from them),
 ``best_on_validation.safetensors`` and ``best_on_test.safetensors`` (the weights at the best evaluation), ``bank.json``
 (what is in the hard instance bank), ``metrics.json`` (what came of it), ``manifest.json`` (versions, digests of data
 and extractor), ``state.pt`` (to go on from), ``tensorboard/`` (curves). Two runs of one configuration on the same data
@@ -21,13 +22,16 @@ from ..errors import UserError
 from .bags import BagConfig
 from .clips import Clipping, Segments, clipping_from
 from .files import write_bytes, write_text
+from .scaling import Scaling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models import Detector
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+SCALING = "scaling.safetensors"
 LAST = "last"
 CHOICES = (LAST, "best_on_validation", "best_on_test")  # which weights of a run
 NAMES = {"mil": "MIL", "srf": "SRF", "ar-net": "AR-Net", "svm": "SVM"}
@@ -92,6 +96,7 @@ class Run:
     folder: Path
     manifest: RunManifest
     detector: Detector
+    scaling: Scaling  # of the features that the detector scores
     weights: str = LAST  # which of the kept ones
 
 
@@ -114,17 +119,21 @@ def save_run(
     folder: Path,
     manifest: RunManifest,
     weights: dict[str, dict[str, Tensor]],
+    scaling: Scaling,
     config: dict[str, Any],
     metrics: dict[str, Any],
     bank: list[BankRow] | None,
 ) -> None:
     """Write a run folder; the manifest comes last, so that a folder without one is not a run."""
+    import safetensors.numpy
     import safetensors.torch
 
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     for which, state in weights.items():
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         write_bytes(weights_path(folder, which), safetensors.torch.save(tensors))
+    if scaling.arrays:
+        write_bytes(folder / SCALING, safetensors.numpy.save(scaling.arrays))
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2))
     if bank is not None:
         write_text(folder / "bank.json", json.dumps([asdict(row) for row in bank], indent=2))
@@ -174,12 +183,14 @@ def read_manifest_of_run(folder: Path) -> RunManifest:
         raise UserError(f"{folder}: not a run folder, or its training did not finish (there is no manifest.json)")
     try:
         fields = json.loads(path.read_text())
-        if fields.get("format") != FORMAT:
+        if fields.get("format") not in READABLE:
             raise UserError(
                 f"{folder}: a run of format {fields.get('format')} (xelvad {fields.get('version')}), "
-                f"this version reads format {FORMAT}: train again, or use that version"
+                f"this version reads formats up to {FORMAT}: train again, or use that version"
             )
         fields["clipping"] = clipping_from(fields["clipping"])
+        if "l2_normalise" in fields["bags"]:  # format 1
+            fields["bags"]["scale"] = "l2" if fields["bags"].pop("l2_normalise") else "none"
         fields["bags"] = BagConfig(**fields["bags"])
         return RunManifest(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -226,7 +237,21 @@ def load_run(folder: Path, which: str = LAST) -> Run:
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: the detector's weights cannot be loaded ({reason})") from error
-    return Run(folder, manifest, detector.eval(), which)
+    return Run(folder, manifest, detector.eval(), _read_scaling(folder, manifest), which)
+
+
+def _read_scaling(folder: Path, manifest: RunManifest) -> Scaling:
+    import safetensors.numpy
+
+    path = folder / SCALING
+    try:
+        arrays = safetensors.numpy.load(path.read_bytes()) if path.exists() else {}
+        scaling = Scaling.restored(manifest.bags.scale, arrays)
+        if any(array.shape != (manifest.feature_dim,) for array in scaling.arrays.values()):
+            raise ValueError(f"not {manifest.feature_dim} numbers, one for each dimension of the features")
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: what features are scaled by is missing or damaged ({error})") from error
+    return scaling
 
 
 def kept_weights(folder: Path) -> list[str]:

@@ -54,7 +54,7 @@ def score_features(run: Run, name: str, features: Features, protocol: Protocol =
     """
     sidecar = features.sidecar
     check_fingerprint(Path(name), sidecar.fingerprint, run.manifest.fingerprint)
-    scores = protocol.score(name, run.detector, features, run.manifest.bags)
+    scores = protocol.score(name, run.detector, features, run.scaling)
     return FrameScores(name, scores, sidecar.timeline.times(sidecar.frames))
 
 

@@ -16,9 +16,9 @@ from sklearn.metrics import roc_auc_score
 from .. import __version__
 from ..errors import UserError
 from ..models import Detector, HardInstanceBank
-from .bags import BagConfig, TrainingVideos
+from .bags import TrainingVideos
 from .baseline import fit_svm
-from .cache import Features, FeatureStore
+from .cache import Features, FeatureStore, hold
 from .checkpoints import FILE as CHECKPOINT
 from .checkpoints import check_identity
 from .console import console
@@ -26,6 +26,7 @@ from .datasets import Dataset, LabelledVideo, frame_truth
 from .fitting import Fitted, Judge, fit
 from .inference import score_clips
 from .runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
+from .scaling import Scaling
 from .settings import TrainingConfig
 
 SPLIT = 3  # stream of random numbers, beside those of the batches
@@ -33,11 +34,20 @@ SPLIT = 3  # stream of random numbers, beside those of the batches
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The training videos by label, the validation videos with their labels, and a digest of all their features."""
+    """What a training learns from.
+
+    Attributes:
+        abnormal: the abnormal training videos.
+        normal: the normal ones.
+        validation: the videos that were put aside, with their labels.
+        scaling: of all features, by those of the training videos alone.
+        digest: of all their features.
+    """
 
     abnormal: TrainingVideos
     normal: TrainingVideos
     validation: tuple[tuple[Features, bool], ...]
+    scaling: Scaling
     digest: str
 
 
@@ -89,7 +99,7 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *
         extractor=sidecar.extractor,
         fingerprint=sidecar.fingerprint,
         clipping=sidecar.clipping,
-        bags=config.bags,
+        bags=replace(config.bags, scale=data.scaling.scale),
         seed=config.seed,
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -102,7 +112,7 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *
     weights = {LAST: dict(fitted.detector.state_dict())}
     weights |= {best_on(judge): best.weights for judge, best in fitted.best.items()}
     bank = bank_rows(fitted.bank, data.normal) if fitted.bank is not None else None
-    save_run(out, manifest, weights, settings, _metrics(fitted, config), bank)
+    save_run(out, manifest, weights, data.scaling, settings, _metrics(fitted, config), bank)
     return manifest
 
 
@@ -138,6 +148,8 @@ def load_training_data(dataset: Dataset, store: FeatureStore, config: TrainingCo
         )
     videos, found, digest = training_features(dataset, store)
     held_out = validation_split([video.abnormal for video in videos], config.validation, config.seed)
+    found = hold(found)
+    scaling = Scaling.fit(config.bags.scale, (each for number, each in enumerate(found) if number not in held_out))
 
     def learnt_from(abnormal: bool) -> TrainingVideos:
         chosen = [n for n, video in enumerate(videos) if video.abnormal == abnormal and n not in held_out]
@@ -145,11 +157,12 @@ def load_training_data(dataset: Dataset, store: FeatureStore, config: TrainingCo
             [videos[n].name for n in chosen],
             [found[n] for n in chosen],
             config.bags,
+            scaling,
             sampling="even" if abnormal else "run",
         )
 
     validation = tuple((found[n], videos[n].abnormal) for n in sorted(held_out))
-    return TrainingData(learnt_from(True), learnt_from(False), validation, digest)
+    return TrainingData(learnt_from(True), learnt_from(False), validation, scaling, digest)
 
 
 def training_features(dataset: Dataset, store: FeatureStore) -> tuple[list[LabelledVideo], list[Features], str]:
@@ -241,13 +254,13 @@ def _video_mean(videos: TrainingVideos, number: int) -> NDArray[np.float32]:
 def _judges(data: TrainingData, dataset: Dataset, store: FeatureStore, config: TrainingConfig) -> dict[str, Judge]:
     judges: dict[str, Judge] = {}
     if data.validation:
-        judges["validation"] = lambda detector: _video_auc(detector, data.validation, config.bags)
+        judges["validation"] = lambda detector: _video_auc(detector, data.validation, data.scaling)
     elif config.validation:
         _say("too few training videos to put any aside: no best weights by validation")
     if config.follow_test:
         test, reason = _annotated_test_videos(dataset, store, data.normal.names[0])
         if test:
-            judges["test"] = lambda detector: _frame_auc(detector, test, config.bags)
+            judges["test"] = lambda detector: _frame_auc(detector, test, data.scaling)
         else:
             _say(f"the test AUC is not followed: {reason}")
     return judges
@@ -270,24 +283,24 @@ def _annotated_test_videos(
             frame_truth(video, features.sidecar.frames)
     except UserError as error:
         return [], str(error)
-    return list(zip(videos, found, strict=True)), ""
+    return list(zip(videos, hold(found), strict=True)), ""
 
 
-def _video_auc(detector: Detector, videos: Sequence[tuple[Features, bool]], bags: BagConfig) -> float:
+def _video_auc(detector: Detector, videos: Sequence[tuple[Features, bool]], scaling: Scaling) -> float:
     """Area under the ROC curve of the videos' highest scores: all that can be judged without annotated frames."""
     return float(
         roc_auc_score(
             [abnormal for _, abnormal in videos],
-            [score_clips(detector, features, bags).max() for features, _ in videos],
+            [score_clips(detector, features, scaling).max() for features, _ in videos],
         )
     )
 
 
-def _frame_auc(detector: Detector, videos: Sequence[tuple[LabelledVideo, Features]], bags: BagConfig) -> float:
+def _frame_auc(detector: Detector, videos: Sequence[tuple[LabelledVideo, Features]], scaling: Scaling) -> float:
     scores, truth = [], []
     for video, features in videos:
         frames = features.sidecar.frames
-        scores.append(features.sidecar.clipping.spread(score_clips(detector, features, bags), frames))
+        scores.append(features.sidecar.clipping.spread(score_clips(detector, features, scaling), frames))
         truth.append(frame_truth(video, frames))
     return float(roc_auc_score(np.concatenate(truth), np.concatenate(scores)))
 

@@ -8,14 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.bags import BagConfig, Sampling, TrainingVideos, clips_of_segment, make_bag, normalise
-from xelvad.pipeline.cache import PIECE_ROWS, Features, FeatureStore
+from xelvad.pipeline.bags import BagConfig, Sampling, TrainingVideos, clips_of_segment, make_bag
+from xelvad.pipeline.cache import PIECE_ROWS, Features, FeatureStore, hold
 from xelvad.pipeline.clips import Clipping, Segments
+from xelvad.pipeline.scaling import Scaling
 
 from .synthetic import write_features
 
-SEGMENTS = BagConfig(segments=32, l2_normalise=False)
-CLIPS = BagConfig(segments=0, clips=6, l2_normalise=False)
+SEGMENTS = BagConfig(segments=32, scale="none")
+CLIPS = BagConfig(segments=0, clips=6, scale="none")
 
 
 def stored(folder: Path, shape: tuple[int, ...], frames: int | None = None, **changes: object) -> Features:
@@ -26,7 +27,7 @@ def stored(folder: Path, shape: tuple[int, ...], frames: int | None = None, **ch
 
 
 def one_video(features: Features, config: BagConfig, sampling: Sampling = "run") -> TrainingVideos:
-    return TrainingVideos(["v.mp4"], [features], config, sampling)
+    return TrainingVideos(["v.mp4"], [features], config, Scaling(config.scale), sampling)
 
 
 def reference_bag(array: NDArray[np.float32], segments: int = 32) -> NDArray[np.float32]:
@@ -41,7 +42,7 @@ def reference_bag(array: NDArray[np.float32], segments: int = 32) -> NDArray[np.
 @pytest.mark.parametrize("clips", [1, 2, 31, 32, 33, 100, 1001])
 def test_segments_are_the_means_of_sultanis_borders(tmp_path: Path, clips: int, rows: tuple[int, ...]) -> None:
     features = stored(tmp_path, (clips, *rows))
-    bag = make_bag(features, SEGMENTS)
+    bag = make_bag(features, 32, Scaling("none"))
     assert (bag.shape, bag.dtype) == ((32, *rows), np.float32)
     np.testing.assert_allclose(bag, reference_bag(features.array), rtol=1e-5, atol=1e-6)
 
@@ -52,17 +53,11 @@ def test_every_clip_is_in_exactly_one_segment(clips: int) -> None:
     assert [clip for start, end in spans for clip in range(start, end)] == list(range(clips))
 
 
-def test_normalised_features_have_length_one_and_zeros_stay_zeros() -> None:
-    features = np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)
-    np.testing.assert_allclose(normalise(features, BagConfig(l2_normalise=True)), [[0.6, 0.8], [0, 0]])
-    np.testing.assert_array_equal(normalise(features, BagConfig(l2_normalise=False)), features)
-
-
 def test_it_is_the_mean_that_gets_length_one_not_the_clips_before(tmp_path: Path) -> None:
     features = stored(tmp_path, (100, 2, 5))
     expected = reference_bag(features.array)
     expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
-    np.testing.assert_allclose(make_bag(features, BagConfig()), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(make_bag(features, 32, Scaling("l2")), expected, rtol=1e-4, atol=1e-6)
 
 
 def draw(videos: TrainingVideos, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -122,11 +117,28 @@ def test_pieces_of_clips_make_the_whole_video_whatever_a_step_may_take(
 ) -> None:
     clips = PIECE_ROWS // (crops or 1) + 3
     features = stored(tmp_path, (clips, 2) if crops is None else (clips, crops, 2))
-    config = BagConfig(segments=0, clips=6, l2_normalise=l2_normalise)
+    config = BagConfig(segments=0, clips=6, scale="l2" if l2_normalise else "none")
     pieces = list(one_video(features, config).pieces(0))
     expected = features.array / np.linalg.norm(features.array, axis=-1, keepdims=True)
     assert [len(piece) for piece in pieces] == [clips - 3, 3]
     np.testing.assert_allclose(np.concatenate(pieces), expected if l2_normalise else features.array, rtol=1e-5)
+
+
+@pytest.mark.parametrize("crops", [None, 3])
+@pytest.mark.parametrize("scale", ["none", "l2"])
+@pytest.mark.parametrize("sampling", ["run", "even"])
+def test_bags_of_features_in_memory_are_those_of_features_on_disk(
+    tmp_path: Path, crops: int | None, scale: str, sampling: Sampling
+) -> None:
+    features = stored(tmp_path, (40, 5) if crops is None else (40, crops, 5))
+    config = BagConfig(segments=0, clips=6, scale=scale)
+    on_disk, in_memory = (one_video(video, config, sampling) for video in (features, *hold([features])))
+    for seed in range(5):
+        for one, other in zip(
+            *(draw(videos, np.random.default_rng(seed)) for videos in (on_disk, in_memory)), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(*(np.concatenate(list(videos.pieces(0))) for videos in (on_disk, in_memory)))
 
 
 def test_the_one_piece_of_segments_has_all_crops(tmp_path: Path) -> None:
@@ -156,7 +168,7 @@ def test_frames_of_a_row_are_those_that_its_clips_scores_are_spread_to(
         assert list(range(*as_segments.frames_of(0, segment))) == expected.tolist()
 
 
-@pytest.mark.parametrize("wrong", [{"segments": -1}, {"clips": 0}])
-def test_impossible_bags_are_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("wrong", [{"segments": -1}, {"clips": 0}, {"scale": "zscore"}])
+def test_impossible_bags_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=rf"bags\.{next(iter(wrong))}"):
         BagConfig(**wrong)

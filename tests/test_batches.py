@@ -13,11 +13,12 @@ from xelvad.errors import UserError
 from xelvad.pipeline.bags import BagConfig, TrainingVideos
 from xelvad.pipeline.batches import Batch, Batches
 from xelvad.pipeline.cache import FeatureStore
+from xelvad.pipeline.scaling import Scaling
 
 from .numeric import one_thread
 from .synthetic import write_features
 
-CLIPS = BagConfig(segments=0, clips=4, l2_normalise=False)
+CLIPS = BagConfig(segments=0, clips=4, scale="none")
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,9 @@ def videos_of(folder: Path, kind: str, clips: list[int], crops: int | None = Non
         places = np.stack(np.meshgrid([number], np.arange(count), np.arange(crops or 1), indexing="ij"), axis=-1)[0]
         write_features(folder, name, (places if crops else places[:, 0]).astype(np.float32), 16 * count)
     store = FeatureStore(folder, "i3d-rgb")
-    return TrainingVideos(names, list(store.read_all(names)), CLIPS, "even" if kind == "abnormal" else "run")
+    return TrainingVideos(
+        names, list(store.read_all(names)), CLIPS, Scaling("none"), "even" if kind == "abnormal" else "run"
+    )
 
 
 def batches_of(folder: Path, abnormal: int = 6, normal: int = 4, size: int = 2, seed: int = 0) -> Batches:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS, Detector
-from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cache import PIECE_ROWS, Features, FeatureStore
 from xelvad.pipeline.inference import score_clips
+from xelvad.pipeline.scaling import Scaling
 
 from .numeric import one_thread
 from .synthetic import write_features
@@ -60,7 +60,7 @@ def test_clips_are_scored_as_they_are_also_by_a_detector_of_segments(
     stored: Store, kind: str, l2_normalise: bool
 ) -> None:
     clips, detector = draw(37, 5), ready(kind, 5)
-    scores = score_clips(detector, stored(clips), BagConfig(segments=32, clips=4, l2_normalise=l2_normalise))
+    scores = score_clips(detector, stored(clips), Scaling("l2" if l2_normalise else "none"))
     assert (scores.shape, scores.dtype) == ((37,), np.float32)
     np.testing.assert_allclose(scores, one_by_one(detector, clips, l2_normalise), atol=1e-6)
 
@@ -68,7 +68,7 @@ def test_clips_are_scored_as_they_are_also_by_a_detector_of_segments(
 @pytest.mark.parametrize("crops", [1, 3])
 def test_the_scores_of_crops_are_averaged_not_their_features(stored: Store, crops: int) -> None:
     clips, detector = 5 * draw(6, crops, 5), ready("mil", 5)
-    scores = score_clips(detector, stored(clips), BagConfig(l2_normalise=False))
+    scores = score_clips(detector, stored(clips), Scaling("none"))
     expected = one_by_one(detector, clips.reshape(-1, 5), False).reshape(6, crops).mean(axis=1)
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     if crops > 1:
@@ -84,13 +84,13 @@ def test_a_video_that_is_read_in_pieces_has_every_score_once_and_in_order(stored
     with torch.no_grad():
         detector.plane.weight.fill_(1)
         detector.plane.bias.fill_(0)
-    scores = score_clips(detector, stored(features), BagConfig(l2_normalise=False))
+    scores = score_clips(detector, stored(features), Scaling("none"))
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-places)), atol=1e-6)
 
 
 def test_scoring_leaves_no_gradient_behind(stored: Store) -> None:
     detector = ready("ar-net", 5)
-    first, second = (score_clips(detector, stored(draw(9, 5)), BagConfig()) for _ in range(2))
+    first, second = (score_clips(detector, stored(draw(9, 5)), Scaling("l2")) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in detector.parameters())
 
@@ -101,4 +101,4 @@ def test_nan_features_name_the_file(stored: Store) -> None:
     array[8, 0] = np.nan
     np.save(features.path, array)
     with pytest.raises(UserError, match=r"v.mp4.npy: holds NaN"):
-        score_clips(ready("mil", 5), features, BagConfig())
+        score_clips(ready("mil", 5), features, Scaling("l2"))

@@ -29,7 +29,7 @@ OPEN_TO = {
 # The stages of pipeline/, each of which imports only those before it. A new module belongs somewhere in here.
 STAGES = [
     *("files", "console", "memory", "ahead", "videos", "decoding", "naming", "clips", "sidecar", "cache"),
-    *("bags", "inference", "protocols", "events", "settings"),
+    *("scaling", "bags", "inference", "protocols", "events", "settings"),
     *("reading", "stillness", "extraction", "datasets", "auditing", "feature_files", "importing"),
     *("metrics", "resampling", "curves", "runs", "recipes", "batches", "checkpoints", "baseline", "fitting"),
     *("training", "scoring", "calibration", "evaluation", "tables", "ablation", "preview", "contact_sheet", "page"),

@@ -8,16 +8,20 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cache import Features, FeatureStore
 from xelvad.pipeline.clips import Clipping, Segments
 from xelvad.pipeline.protocols import PROTOCOLS, ProtocolName
+from xelvad.pipeline.scaling import Scaling
 
 from .numeric import OneFeature
 from .synthetic import write_features
 
 LENGTHS = [1, 15, 16, 17, 31, 32, 33, 511, 512, 1000]
-BAGS = [BagConfig(), BagConfig(segments=0, l2_normalise=False), BagConfig(segments=0), BagConfig(segments=7)]
+SCALINGS = [
+    Scaling("none"),
+    Scaling("l2"),
+    *(Scaling(scale, np.full(4, 0.5, np.float32), np.full(4, 2, np.float32)) for scale in ("standard", "standard+l2")),
+]
 
 
 def features_of(
@@ -31,12 +35,13 @@ def features_of(
     return FeatureStore(folder, "i3d-rgb").read("v.mp4"), array
 
 
-def score_by_hand(rows: NDArray[np.float32], bags: BagConfig) -> list[float]:
+def score_by_hand(rows: NDArray[np.float32], scaling: Scaling) -> list[float]:
     """The first feature of each row, after scaling, as the mean over the crops if there are any."""
     scores = []
     for row in rows:
         crops = row if row.ndim == 2 else row[None]
-        found = [float(crop[0]) / (float(np.sqrt((crop**2).sum())) if bags.l2_normalise else 1.0) for crop in crops]
+        crops = (crops - 0.5) / 2 if "standard" in scaling.scale else crops
+        found = [float(crop[0]) / (float(np.sqrt((crop**2).sum())) if "l2" in scaling.scale else 1.0) for crop in crops]
         scores.append(sum(found) / len(found))
     return scores
 
@@ -50,31 +55,31 @@ def segments_by_hand(clips: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack(means)
 
 
-@pytest.mark.parametrize("bags", BAGS, ids=str)
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling.scale)
 @pytest.mark.parametrize("crops", [None, 3])
 @pytest.mark.parametrize("tail", ["pad", "drop"])
 @pytest.mark.parametrize("frames", LENGTHS)
 def test_every_frame_takes_the_score_that_the_protocol_says(
-    tmp_path: Path, frames: int, tail: str, crops: int | None, bags: BagConfig
+    tmp_path: Path, frames: int, tail: str, crops: int | None, scaling: Scaling
 ) -> None:
     features, clips = features_of(tmp_path, frames, Clipping(tail=tail), crops)
     scores = {
-        name: protocol.score("v", OneFeature().eval(), features, bags)[: protocol.counted("v", features)]
+        name: protocol.score("v", OneFeature().eval(), features, scaling)[: protocol.counted("v", features)]
         for name, protocol in PROTOCOLS.items()
     }
 
-    of_clips = score_by_hand(clips, bags)
+    of_clips = score_by_hand(clips, scaling)
     exact = [of_clips[min(frame // 16, len(clips) - 1)] for frame in range(frames)]
-    np.testing.assert_allclose(scores["exact"], exact, rtol=1e-5)
+    np.testing.assert_allclose(scores["exact"], exact, rtol=1e-5, atol=1e-6)
 
     complete = []
     for clip in range(len(clips)):
         if 16 * (clip + 1) <= frames:
             complete += [of_clips[clip]] * 16
     assert len(complete) == 16 * (frames // 16)
-    np.testing.assert_allclose(scores["xel"], complete, rtol=1e-5)
+    np.testing.assert_allclose(scores["xel"], complete, rtol=1e-5, atol=1e-6)
 
-    of_segments = score_by_hand(segments_by_hand(clips), bags)
+    of_segments = score_by_hand(segments_by_hand(clips), scaling)
     in_segments: list[float] = []
     if frames >= 32:
         for segment in range(32):
@@ -82,17 +87,17 @@ def test_every_frame_takes_the_score_that_the_protocol_says(
         in_segments += [of_segments[31]] * (frames - len(in_segments))
     else:  # fewer frames than segments: shared out evenly
         in_segments = [of_segments[int(frame / frames * 32)] for frame in range(frames)]
-    np.testing.assert_allclose(scores["mil"], in_segments, rtol=1e-5)
+    np.testing.assert_allclose(scores["mil"], in_segments, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("frames", [1, 31, 32, 33, 1000])
 def test_imported_segments_are_what_mil_scores(tmp_path: Path, frames: int) -> None:
     features, rows = features_of(tmp_path, frames, Segments(32))
-    bags = BagConfig()
-    mil, exact = (PROTOCOLS[name].score("v", OneFeature().eval(), features, bags) for name in ("mil", "exact"))
+    scaling = Scaling("l2")
+    mil, exact = (PROTOCOLS[name].score("v", OneFeature().eval(), features, scaling) for name in ("mil", "exact"))
     np.testing.assert_allclose(mil, exact, rtol=1e-6)
     assert len(mil) == PROTOCOLS["mil"].counted("v", features) == frames
-    assert mil[-1] == pytest.approx(score_by_hand(rows, bags)[31], rel=1e-5) or frames < 32
+    assert mil[-1] == pytest.approx(score_by_hand(rows, scaling)[31], rel=1e-5) or frames < 32
 
 
 def test_imported_segments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -101,7 +106,7 @@ def test_imported_segments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         PROTOCOLS["xel"].counted("v.mp4", features)
     features, _ = features_of(tmp_path, 100, Segments(16))
     with pytest.raises(UserError, match=r"v.mp4: imported as 16 segments, protocol mil needs 32"):
-        PROTOCOLS["mil"].score("v.mp4", OneFeature().eval(), features, BagConfig())
+        PROTOCOLS["mil"].score("v.mp4", OneFeature().eval(), features, Scaling("l2"))
 
 
 def test_the_length_of_clips_is_that_of_the_features(tmp_path: Path) -> None:

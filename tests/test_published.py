@@ -193,7 +193,7 @@ def test_settings_of_the_papers_recipe_are_no_difference_and_others_are_named(fo
     recipe = load_recipe("ucf-crime/srf+xel")
     for name in ("iterations", "learning_rate", "batch", "weight_decay"):
         settings[name] = getattr(recipe, name)
-    settings["betas"], settings["bags"]["l2_normalise"] = list(recipe.betas), False
+    settings["betas"], settings["bags"]["scale"] = list(recipe.betas), recipe.bags.scale
     settings["xel"]["margin_step"] = recipe.xel.margin_step
     assert differences_of_settings("ucf-crime/srf+xel", settings | {"seed": 9, "device": "cuda", "validation": 0}) == []
 

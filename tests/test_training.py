@@ -342,9 +342,10 @@ def test_nothing_is_learnt_from_validation_videos(trainings: Trainings, seed: in
     assert read_manifest_of_run(trainings(config)).validation_videos == 2
 
 
-def reference_scores(detector: Detector, features: Features, l2_normalise: bool) -> NDArray[np.float32]:
+def reference_scores(detector: Detector, features: Features, scale: str) -> NDArray[np.float32]:
     clips = np.array(features.array)
-    if l2_normalise:
+    if scale != "none":
+        assert scale in ("l2", "auto"), "the made-up features are even"
         clips /= np.linalg.norm(clips, axis=1, keepdims=True)
     with torch.no_grad():
         return np.asarray(detector.score(torch.from_numpy(clips)))
@@ -353,7 +354,7 @@ def reference_scores(detector: Detector, features: Features, l2_normalise: bool)
 def validation_auc(trainings: Trainings, config: TrainingConfig, which: str) -> float:
     """Of videos by their highest scores, under weights that a run has kept."""
     detector, videos = load_run(trainings(config), which).detector, trainings.data(config).validation
-    scores = [reference_scores(detector, features, config.bags.l2_normalise).max() for features, _ in videos]
+    scores = [reference_scores(detector, features, config.bags.scale).max() for features, _ in videos]
     return float(roc_auc_score([abnormal for _, abnormal in videos], scores))
 
 
@@ -361,7 +362,7 @@ def auc_on_test(trainings: Trainings, config: TrainingConfig, which: str) -> flo
     """Of frames, under weights that a run has kept."""
     detector, truth, scores = load_run(trainings(config), which).detector, [], []
     for video in dataset_of(trainings.folder).of("test"):
-        clips = reference_scores(detector, store_of(trainings.folder).read(video.name), config.bags.l2_normalise)
+        clips = reference_scores(detector, store_of(trainings.folder).read(video.name), config.bags.scale)
         scores += [clips[frame // 16] for frame in range(video.frames)]
         truth += [any(start <= frame < end for start, end in video.spans) for frame in range(video.frames)]
     return float(roc_auc_score(truth, scores))
