@@ -17,6 +17,7 @@ from .calibration import Calibration, calibrate
 from .datasets import Dataset, LabelledVideo, frame_truth
 from .events import EventConfig, EventMetrics, Span, event_metrics, find_events
 from .files import write_text
+from .learned import Verdict
 from .metrics import (
     RATES,
     THRESHOLD,
@@ -74,6 +75,7 @@ class Evaluation(Measures):
         run: name of the run's folder, or of the folder that holds its seeds.
         seed: of the training, where the folder holds several; else None.
         weights: which of the run's weights.
+        learned: whether its training learned anything; None where that was not looked at.
         protocol: by which all figures were taken.
         intervals: of AUC, AP and AUC over abnormal videos, in [0, 1]: 95 % of the test sets drawn from these videos lie
             in them.
@@ -86,6 +88,7 @@ class Evaluation(Measures):
     run: str
     seed: int | None
     weights: str
+    learned: Verdict | None
     protocol: Protocol
     intervals: dict[Figure, Interval]
     calibration: Calibration | None
@@ -110,6 +113,7 @@ class Summary:
         mean: of each metric of `FrameMetrics` in fractions of 1, by name.
         spread: sample standard deviation over the seeds; None for a single one.
         interval: of a single run's AUC; None for several seeds.
+        learned_nothing: how many of the trainings did not learn anything.
     """
 
     run: str
@@ -118,6 +122,7 @@ class Summary:
     mean: dict[str, float]
     spread: dict[str, float] | None
     interval: Interval | None
+    learned_nothing: int = 0
 
     def figure(self, name: str) -> tuple[float, float | None]:
         """Mean and spread of one metric."""
@@ -184,12 +189,13 @@ def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfi
     return Evaluation(
         **vars(measures),
         run=name_of(run.folder),
+        learned=None if run.learned is None else run.learned.verdict,
         seed=seed_of(run.folder.resolve()),
         weights=run.weights,
         protocol=protocol,
         intervals={figure: bootstrap_interval(scored, figure=figure) for figure in FIGURES},
         calibration=calibration,
-        notes=(*notes, note),
+        notes=(*notes, *([f"{run.learned.sentence}"] if run.learned else []), note),
         videos=tuple(scored),
         scores=tuple(scores),
     )
@@ -278,6 +284,7 @@ def summarise(evaluations: Sequence[Evaluation]) -> list[Summary]:
                 {name: mean for name, (mean, _) in figures.items()},
                 {name: spread for name, (_, spread) in figures.items() if spread is not None} if several else None,
                 None if several else group[0].intervals["auc"],
+                sum(evaluation.learned == "nothing" for evaluation in group),
             )
         )
     return summaries
@@ -336,6 +343,7 @@ def _plain(evaluation: Evaluation) -> dict[str, object]:
     return {
         "run": evaluation.run,
         "seed": evaluation.seed,
+        "learned": evaluation.learned,
         "weights": evaluation.weights,
         "protocol": evaluation.protocol.name,
         **asdict(evaluation.metrics),

@@ -24,7 +24,7 @@ def score_clips(detector: Detector, features: Features, scaling: Scaling) -> NDA
     Raises:
         UserError: NaN or infinite features.
     """
-    return np.concatenate([_scores(detector, scaling(piece)) for piece in features.pieces()])
+    return np.concatenate([score_rows(detector, scaling(piece)) for piece in features.pieces()])
 
 
 def score_segments(detector: Detector, features: Features, scaling: Scaling, segments: int) -> NDArray[np.float32]:
@@ -35,11 +35,11 @@ def score_segments(detector: Detector, features: Features, scaling: Scaling, seg
     Raises:
         UserError: NaN or infinite features.
     """
-    return _scores(detector, make_bag(features, segments, scaling))
+    return score_rows(detector, make_bag(features, segments, scaling))
 
 
-def _scores(detector: Detector, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``(t, F)`` or ``(t, crops, F)`` -> ``(t,)``."""
+def score_rows(detector: Detector, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores of scaled features, ``(t, F)`` or ``(t, crops, F)`` -> ``(t,)``, those of several crops averaged."""
     import torch
 
     device = next(detector.parameters()).device

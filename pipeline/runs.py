@@ -22,6 +22,7 @@ from ..errors import UserError
 from .bags import BagConfig
 from .clips import Clipping, Segments, clipping_from
 from .files import write_bytes, write_text
+from .learned import Learned
 from .scaling import Scaling
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Run:
     manifest: RunManifest
     detector: Detector
     scaling: Scaling  # of the features that the detector scores
+    learned: Learned | None  # what the last iteration's weights came to; None where it was not looked at
     weights: str = LAST  # which of the kept ones
 
 
@@ -237,7 +239,21 @@ def load_run(folder: Path, which: str = LAST) -> Run:
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: the detector's weights cannot be loaded ({reason})") from error
-    return Run(folder, manifest, detector.eval(), _read_scaling(folder, manifest), which)
+    return Run(folder, manifest, detector.eval(), _read_scaling(folder, manifest), read_learned(folder), which)
+
+
+def read_learned(folder: Path) -> Learned | None:
+    """Whether a run learned anything; None for runs of earlier versions, which did not look.
+
+    Raises:
+        UserError: ``metrics.json`` is missing or damaged.
+    """
+    path = folder / "metrics.json"
+    try:
+        found = json.loads(path.read_text("utf-8")).get("learned")
+        return None if found is None else Learned.restored(found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: missing or damaged ({error})") from error
 
 
 def _read_scaling(folder: Path, manifest: RunManifest) -> Scaling:

@@ -47,6 +47,8 @@ def frame_table(evaluations: Sequence[Evaluation]) -> ResultTable:
         if row.interval is not None:
             cells[0] += f" ({100 * row.interval.low:.1f} to {100 * row.interval.high:.1f})"
         seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
+        if row.learned_nothing:
+            seeds += " (learned nothing)" if row.seeds == 1 else f" ({row.learned_nothing} learned nothing)"
         rows.append((row.run + seeds, in_words(row.weights), *cells))
     protocol = evaluations[0].protocol
     return ResultTable(

@@ -24,7 +24,8 @@ from .checkpoints import check_identity
 from .console import console
 from .datasets import Dataset, LabelledVideo, frame_truth
 from .fitting import Fitted, Judge, fit
-from .inference import score_clips
+from .inference import score_clips, score_rows
+from .learned import Learned, Separation
 from .runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
 from .scaling import Scaling
 from .settings import TrainingConfig
@@ -112,7 +113,8 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *
     weights = {LAST: dict(fitted.detector.state_dict())}
     weights |= {best_on(judge): best.weights for judge, best in fitted.best.items()}
     bank = bank_rows(fitted.bank, data.normal) if fitted.bank is not None else None
-    save_run(out, manifest, weights, data.scaling, settings, _metrics(fitted, config), bank)
+    metrics = _metrics(fitted, config) | {"learned": what_was_learned(fitted.detector, data).plain}
+    save_run(out, manifest, weights, data.scaling, settings, metrics, bank)
     return manifest
 
 
@@ -214,6 +216,25 @@ def bank_rows(bank: HardInstanceBank, normal: TrainingVideos) -> list[BankRow]:
     return sorted(rows, key=lambda row: -row.score)
 
 
+def what_was_learned(detector: Detector, data: TrainingData) -> Learned:
+    """Whether a detector in evaluation mode tells the videos apart by their highest scores.
+
+    Those it learned from, and those that were put aside.
+    """
+
+    def highest(videos: TrainingVideos) -> list[float]:
+        whole = ((score_rows(detector, piece) for piece in pieces) for pieces in videos.all_pieces())
+        return [max(float(scores.max()) for scores in each) for each in whole]
+
+    validation = None
+    if data.validation:
+        scores, labels = _video_scores(detector, data.validation, data.scaling)
+        validation = Separation.of(
+            *([s for s, label in zip(scores, labels, strict=True) if label == kind] for kind in (True, False))
+        )
+    return Learned(Separation.of(highest(data.abnormal), highest(data.normal)), validation)
+
+
 def plain(value: Any) -> Any:
     """Tuples as lists: YAML's safe subset has no tuples."""
     if isinstance(value, dict):
@@ -254,7 +275,7 @@ def _video_mean(videos: TrainingVideos, number: int) -> NDArray[np.float32]:
 def _judges(data: TrainingData, dataset: Dataset, store: FeatureStore, config: TrainingConfig) -> dict[str, Judge]:
     judges: dict[str, Judge] = {}
     if data.validation:
-        judges["validation"] = lambda detector: _video_auc(detector, data.validation, data.scaling)
+        judges["validation"] = lambda detector: _auc(*_video_scores(detector, data.validation, data.scaling))
     elif config.validation:
         _say("too few training videos to put any aside: no best weights by validation")
     if config.follow_test:
@@ -286,14 +307,16 @@ def _annotated_test_videos(
     return list(zip(videos, hold(found), strict=True)), ""
 
 
-def _video_auc(detector: Detector, videos: Sequence[tuple[Features, bool]], scaling: Scaling) -> float:
-    """Area under the ROC curve of the videos' highest scores: all that can be judged without annotated frames."""
-    return float(
-        roc_auc_score(
-            [abnormal for _, abnormal in videos],
-            [score_clips(detector, features, scaling).max() for features, _ in videos],
-        )
-    )
+def _video_scores(
+    detector: Detector, videos: Sequence[tuple[Features, bool]], scaling: Scaling
+) -> tuple[list[float], list[bool]]:
+    """The videos' highest scores, all that can be judged without annotated frames, and their labels."""
+    scores = [float(score_clips(detector, features, scaling).max()) for features, _ in videos]
+    return scores, [abnormal for _, abnormal in videos]
+
+
+def _auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
+    return float(roc_auc_score(labels, scores))
 
 
 def _frame_auc(detector: Detector, videos: Sequence[tuple[LabelledVideo, Features]], scaling: Scaling) -> float:

@@ -50,6 +50,7 @@ def evaluation_of(run: str, seed: int | None, videos: Sequence[ScoredVideo], wei
         run=run,
         seed=seed,
         weights=weights,
+        learned=None,
         protocol=PROTOCOLS["exact"],
         intervals={figure: bootstrap_interval(videos, samples=50, figure=figure) for figure in FIGURES},
         calibration=None,

@@ -31,7 +31,7 @@ STAGES = [
     *("files", "console", "memory", "ahead", "videos", "decoding", "naming", "clips", "sidecar", "cache"),
     *("scaling", "bags", "inference", "protocols", "events", "settings"),
     *("reading", "stillness", "extraction", "datasets", "auditing", "feature_files", "importing"),
-    *("metrics", "resampling", "curves", "runs", "recipes", "batches", "checkpoints", "baseline", "fitting"),
+    *("metrics", "resampling", "curves", "learned", "runs", "recipes", "batches", "checkpoints", "baseline", "fitting"),
     *("training", "scoring", "calibration", "evaluation", "tables", "ablation", "preview", "contact_sheet", "page"),
     *("report", "ablation_page", "figures", "paper_tables", "comparison", "published", "footage", "demo"),
     *("commands", "cli"),

@@ -29,6 +29,7 @@ def evaluation(shift: float = 0.0, calibrated: float | None = 0.25, **changes: o
         "run": "mil",
         "seed": None,
         "weights": "last",
+        "learned": None,
         "protocol": PROTOCOLS["xel"],
         "intervals": {name: Interval(0.1, 0.9) for name in ("auc", "ap", "auc_abnormal")},
         "calibration": None if calibrated is None else Calibration(calibrated, 0.01, "validation", 1, 10),

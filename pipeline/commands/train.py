@@ -24,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    from ..runs import read_learned, runs_in
     from ..settings import TrainingConfig
     from ..training import train, train_seeds
 
@@ -35,6 +36,11 @@ def run(arguments: Namespace) -> int:
         manifest = train_seeds(dataset, arguments.features, out, config, arguments.seeds, resume=arguments.resume)[0]
     of = f"{manifest.training_videos} videos" + (f", {arguments.seeds} seeds" if arguments.seeds > 1 else "")
     output.print(f"{manifest.name} trained on {of}: {out}")
+    for folder in runs_in(out):
+        learned = read_learned(folder)
+        if learned is not None:
+            name = f"{folder.name}: " if arguments.seeds > 1 else ""
+            output.print(f"{name}{learned.sentence}", markup=False)
     return DONE
 
 
