@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .detector import Bags, DetectorLoss, LearningDetector, side_by_side
 from .dropout import Dropout
 
+NARROWEST = 512  # units of the hidden layer
 BLOCK = 2048  # clips that a training step takes through the network at once
 
 
@@ -55,6 +56,9 @@ def centre_loss(scores: Sequence[Tensor]) -> Tensor:
 class ARNet(LearningDetector):
     """Regresses the highest scores of a video to its label.
 
+    The hidden layer is as wide as the features, as in the paper, but never narrower than `NARROWEST`: the paper's
+    features have a thousand dimensions and more, and a layer of forty learns little.
+
     Args:
         feature_dim: F, 1024 for I3D-RGB, 2048 for RGB with flow.
         dropout: behind the first layer.
@@ -65,8 +69,9 @@ class ARNet(LearningDetector):
         super().__init__()
         self.feature_dim = feature_dim
         self.centre_weight = centre_weight
+        hidden = max(feature_dim, NARROWEST)
         self.scorer = nn.Sequential(
-            nn.Linear(feature_dim, feature_dim), nn.ReLU(), Dropout(dropout), nn.Linear(feature_dim, 1), nn.Sigmoid()
+            nn.Linear(feature_dim, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, 1), nn.Sigmoid()
         )
         for layer in self.scorer:
             if isinstance(layer, nn.Linear):

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import UserError
-from ..models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, MarginSchedule, hardest, highest
+from ..models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, hardest, highest
 from ..models.products import fast_products
 from .bags import TrainingVideos
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
 from .console import Progress
+from .inference import highest_scores
+from .learned import Separation
 from .memory import keep_freed_memory
+from .pace import Pace
 from .settings import TrainingConfig
 
 CURVE_EVERY = 10  # iterations between two points of a TensorBoard curve
+SMALL_STEP = 5e5  # numbers in the bags of a step
 CHECKPOINT_SECONDS = 30.0  # of training that a crash can cost
 
 Judge = Callable[[Detector], float]
@@ -48,6 +54,7 @@ class Fitted:
         best: by judge, its best weights.
         history: by judge, the values at each evaluation, and the iterations after which they were taken.
         last_epoch: the mean of every loss term over the last epoch.
+        iterations: how many there were; 0 where nothing was learned step by step.
     """
 
     detector: Detector
@@ -55,6 +62,7 @@ class Fitted:
     best: dict[str, Best] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
     last_epoch: dict[str, float] = field(default_factory=dict)
+    iterations: int = 0
 
 
 def fit(
@@ -82,7 +90,7 @@ def fit(
         UserError: the checkpoint belongs to another training, or a feature file is damaged.
     """
     keep_freed_memory()  # before anything is computed, which starts threads
-    with torch.random.fork_rng(), fast_products():
+    with torch.random.fork_rng(), fast_products(), _few_threads(abnormal, normal, config):
         torch.manual_seed(config.seed)
         trainer = _Trainer(abnormal, normal, config, judges)
         identity = identity | {"judges": list(judges), "device": trainer.device.type}
@@ -96,14 +104,29 @@ def fit(
     return trainer.fitted
 
 
-def make_xel(config: TrainingConfig, abnormal: int, normal: int, feature_dim: int) -> XEL | None:
+@contextmanager
+def _few_threads(abnormal: TrainingVideos, normal: TrainingVideos, config: TrainingConfig) -> Iterator[None]:
+    """One thread where a step is small: two gain nothing then, and on a busy machine they wait for each other.
+
+    For ten times as long as they compute, on two cores of which one has other work.
+    """
+    before = torch.get_num_threads()
+    clips = sum(np.mean([kind.length(video) for video in range(len(kind))]) for kind in (abnormal, normal))
+    if clips * min(config.batch, max(len(abnormal), len(normal))) * normal.feature_dim < SMALL_STEP:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_xel(config: TrainingConfig, pace: Pace, abnormal: int, normal: int, feature_dim: int) -> XEL | None:
     """XEL as configured, for so many training videos; None if it is off."""
     if config.xel.mode == "off":
         return None
     settings, quirks = config.xel, config.quirk_names
-    schedule = MarginSchedule.spread_over(config.iterations, settings.warmup, settings.margins, settings.margin_step)
     xel = XEL(
-        schedule,
+        pace.margin,
         settings.validation_weight,
         settings.margin_weight,
         dropout="xel-dropout" in quirks,
@@ -143,46 +166,49 @@ class _Trainer:
         config: TrainingConfig,
         judges: dict[str, Judge],
     ) -> None:
-        self.config, self.normal, self.judges = config, normal, judges
+        self.config, self.abnormal, self.normal, self.judges = config, abnormal, normal, judges
         self.device = _device(config.device)
         self.detector = make_detector(config, normal.feature_dim).to(self.device)
         self.batches = Batches(abnormal, normal, config.batch, config.seed)
         self.optimiser = _optimiser(config, self.detector)
-        self.xel = make_xel(config, len(abnormal), len(normal), normal.feature_dim)
+        self.pace = Pace(config, self.batches.per_epoch)
+        self.xel = make_xel(config, self.pace, len(abnormal), len(normal), normal.feature_dim)
         if self.xel is not None:
             self.xel.to(self.device)
         self.fitted = Fitted(self.detector, self.xel.bank if self.xel is not None else None)
         self.iteration = 0  # the next one
         self.sums: dict[str, Tensor] = {}
-        evaluations = min(config.evaluations, config.iterations)
-        self.evaluated_after = {config.iterations * (n + 1) // evaluations - 1 for n in range(evaluations)}
 
     def run(self, folder: Path, identity: dict[str, Any]) -> None:
-        iterations = self.config.iterations
         saved = time.monotonic()
         with Progress("training", 1, "iterations") as progress:
-            progress.start(folder.name, iterations)
+            progress.start(folder.name, self.pace.total)
             progress.advance(self.iteration)
-            for batch in self.batches.stream(self.iteration, iterations):
+            for batch in self.batches.stream(self.iteration, self.pace.total):
                 self._begin_epoch()
                 self._step(batch)
-                if self.iteration in self.evaluated_after:
-                    self._judge()
                 self.iteration += 1
+                if self.pace.is_judged(self.iteration):
+                    self._judge()
                 progress.advance()
-                if time.monotonic() - saved > CHECKPOINT_SECONDS or self.iteration == iterations:
+                over = self.iteration >= self.pace.total
+                if time.monotonic() - saved > CHECKPOINT_SECONDS or over:
                     self.curves.flush()  # so that after a crash they go on where the checkpoint does
                     write_state(folder, self.state(identity))
                     saved = time.monotonic()
+                if over:
+                    break
             progress.finish()
-        steps = (iterations - 1) % self.batches.per_epoch + 1
+        steps = (self.iteration - 1) % self.batches.per_epoch + 1
         self.fitted.last_epoch = {term: float(total) / steps for term, total in self.sums.items()}
+        self.fitted.iterations = self.iteration
 
     def state(self, identity: dict[str, Any]) -> dict[str, Any]:
         """All that the rest of the training depends on."""
         return {
             "identity": identity,
             "iteration": self.iteration,
+            "pace": self.pace.state,
             "detector": self.detector.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "bank": dict(self.xel.bank.state_dict()) if self.xel is not None else {},
@@ -196,6 +222,7 @@ class _Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken."""
         self.iteration = state["iteration"]
+        self.pace.restore(state["pace"])
         self.detector.load_state_dict(state["detector"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.xel is not None:
@@ -266,15 +293,19 @@ class _Trainer:
     def _judge(self) -> None:
         """Let the judges see the detector, and remember the weights that each liked best."""
         self.detector.eval()
+        if self.pace.looks:
+            separation = Separation.of(*(highest_scores(self.detector, kind) for kind in (self.abnormal, self.normal)))
+            self.pace.look(self.iteration, separation.auc)
+            self.curves.add_scalar("judged/training", separation.auc, self.iteration - 1)
         for name, judge in self.judges.items():
             value = judge(self.detector)
             self.fitted.history.setdefault(name, []).append(value)
-            self.curves.add_scalar(f"judged/{name}", value, self.iteration)
+            self.curves.add_scalar(f"judged/{name}", value, self.iteration - 1)
             best = self.fitted.best.get(name)
             if best is None or value >= best.value:  # of equals the later: it has learnt for longer
                 weights = copy.deepcopy(self.detector.state_dict())
-                self.fitted.best[name] = Best(value, self.iteration + 1, dict(weights))
-        self.fitted.history.setdefault("iteration", []).append(self.iteration + 1)
+                self.fitted.best[name] = Best(value, self.iteration, dict(weights))
+        self.fitted.history.setdefault("iteration", []).append(self.iteration)
 
     def _plot(self, terms: dict[str, Tensor]) -> None:
         for term, value in terms.items():

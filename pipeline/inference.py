@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .bags import make_bag
+from .bags import TrainingVideos, make_bag
 from .cache import Features
 from .scaling import Scaling
 
@@ -36,6 +36,18 @@ def score_segments(detector: Detector, features: Features, scaling: Scaling, seg
         UserError: NaN or infinite features.
     """
     return score_rows(detector, make_bag(features, segments, scaling))
+
+
+def highest_scores(detector: Detector, videos: TrainingVideos) -> list[float]:
+    """The highest score of each training video, over its whole bag.
+
+    Raises:
+        UserError: NaN or infinite features.
+    """
+    return [
+        max(float(score_rows(detector, piece).max()) for piece in videos.pieces(number))
+        for number in range(len(videos))
+    ]
 
 
 def score_rows(detector: Detector, rows: NDArray[np.float32]) -> NDArray[np.float32]:

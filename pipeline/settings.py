@@ -109,7 +109,10 @@ class TrainingConfig:
     Attributes:
         detector: "mil", "srf", "ar-net", or "svm", the papers' baseline.
         extractor: whose features to learn from.
-        iterations: steps of the optimiser.
+        iterations: steps of the optimiser; with `until_learned`, at most so many before XEL sets in.
+        until_learned: go on only until the training videos are told apart by their highest scores, or the last half of
+            the steps has added nothing to that. XEL sets in then, for as many steps again, and its warm-up and
+            margin-step have no meaning.
         batch: abnormal and normal videos each per step; at most as many as there are.
         optimiser: "adam" or "adagrad".
         learning_rate: of the optimiser.
@@ -131,6 +134,7 @@ class TrainingConfig:
     detector: str = "mil"
     extractor: str = "i3d-rgb"
     iterations: int = 500
+    until_learned: bool = False
     batch: int = 30
     optimiser: Literal["adam", "adagrad"] = "adam"
     learning_rate: float = 1e-3

@@ -24,7 +24,7 @@ from .checkpoints import check_identity
 from .console import console
 from .datasets import Dataset, LabelledVideo, frame_truth
 from .fitting import Fitted, Judge, fit
-from .inference import score_clips, score_rows
+from .inference import highest_scores, score_clips
 from .learned import Learned, Separation
 from .runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
 from .scaling import Scaling
@@ -221,18 +221,15 @@ def what_was_learned(detector: Detector, data: TrainingData) -> Learned:
 
     Those it learned from, and those that were put aside.
     """
-
-    def highest(videos: TrainingVideos) -> list[float]:
-        whole = ((score_rows(detector, piece) for piece in pieces) for pieces in videos.all_pieces())
-        return [max(float(scores.max()) for scores in each) for each in whole]
-
     validation = None
     if data.validation:
         scores, labels = _video_scores(detector, data.validation, data.scaling)
         validation = Separation.of(
             *([s for s, label in zip(scores, labels, strict=True) if label == kind] for kind in (True, False))
         )
-    return Learned(Separation.of(highest(data.abnormal), highest(data.normal)), validation)
+    return Learned(
+        Separation.of(highest_scores(detector, data.abnormal), highest_scores(detector, data.normal)), validation
+    )
 
 
 def plain(value: Any) -> Any:
@@ -333,7 +330,7 @@ def _metrics(fitted: Fitted, config: TrainingConfig) -> dict[str, Any]:
 
     ``validation_auc`` is that of videos by their highest scores, ``test_auc`` that of frames.
     """
-    kept: dict[str, Any] = {LAST: {"iteration": config.iterations if fitted.last_epoch else None}}
+    kept: dict[str, Any] = {LAST: {"iteration": fitted.iterations or None}}
     for judge, best in fitted.best.items():
         kept[LAST][f"{judge}_auc"] = fitted.history[judge][-1]
         kept[best_on(judge)] = {"iteration": best.iteration, f"{judge}_auc": best.value}

@@ -78,7 +78,8 @@ def test_the_scorer_is_the_published_network(feature_dim: int) -> None:
 
 
 def test_the_layers_and_their_sizes_are_the_published_ones() -> None:
-    assert describe_layers(ARNet(7).scorer) == "Linear 7, ReLU, Dropout 0.7, Linear 1, Sigmoid"
+    assert describe_layers(ARNet(600).scorer) == "Linear 600, ReLU, Dropout 0.7, Linear 1, Sigmoid"
+    assert describe_layers(ARNet(7).scorer) == "Linear 512, ReLU, Dropout 0.7, Linear 1, Sigmoid", "never narrower"
 
 
 def test_weights_begin_xavier_uniform_and_biases_at_zero() -> None:
@@ -143,6 +144,7 @@ def test_in_training_hidden_activations_are_dropped() -> None:
 
 def test_of_the_hidden_layer_one_tensor_a_block_is_kept_for_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arnet, "BLOCK", 8)
+    monkeypatch.setattr(arnet, "NARROWEST", 1)
     detector, bags = ARNet(64).train(), float_bags(64)
     kept: dict[int, int] = {}  # rows, by place in memory
 

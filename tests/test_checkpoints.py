@@ -25,10 +25,10 @@ from .numeric import one_thread
 from .synthetic import write_dataset
 
 TRAININGS = {
-    f"{detector}-{mode}": ["--detector", detector, "--xel", mode]
+    f"{detector}-{mode}": ["--detector", detector, "--xel", mode, "--until-learned", "false"]
     for detector in ("mil", "srf", "ar-net")
     for mode in ("off", "epoch", "batch")
-}
+} | {"mil-until-learned": ["--detector", "mil", "--xel", "epoch", "--learning-rate", "1e-5"]}
 QUICK = ["--iterations", "14", "--batch", "2", "--evaluations", "7"]
 
 # In another process: trainings that kill themselves when a function is called for the n-th time. Checkpoints are

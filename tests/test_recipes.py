@@ -12,7 +12,7 @@ from xelvad.errors import UserError
 from xelvad.models import DETECTORS, MarginSchedule
 from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.fitting import make_xel
+from xelvad.pipeline.pace import Pace
 from xelvad.pipeline.recipes import detector_recipe, load_recipe, recipe_names, recipe_path
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
 from xelvad.pipeline.training import plain
@@ -32,6 +32,7 @@ def parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tra
         return SimpleNamespace(name="", training_videos=0)
 
     monkeypatch.setattr("xelvad.pipeline.training.train", caught)
+    monkeypatch.setattr("xelvad.pipeline.runs.read_learned", lambda folder: None)
 
     def parse(*options: str) -> TrainingConfig:
         places = ["--manifest", f"{tmp_path}/labels.csv", "--features", "features", "--out", "out"]
@@ -86,7 +87,7 @@ def test_srf_with_xel_on_ucf_crime_is_the_published_script() -> None:
     assert (config.iterations, config.batch, config.optimiser) == (50_000, 1, "adam")
     assert (config.betas, config.learning_rate, config.weight_decay) == ((0.5, 0.999), 5e-5, 5e-5)
     assert (config.xel.validation_weight, config.xel.margin_weight) == (1.0, 1.0)
-    assert make_xel(config, 810, 800, 4).schedule == MarginSchedule(7500, 7500, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
+    assert Pace(config, 810).schedule == MarginSchedule(7500, 7500, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
     assert config.quirk_names == set()
 
 

@@ -22,6 +22,7 @@ from xelvad.pipeline.cache import Features, FeatureStore
 from xelvad.pipeline.clips import Clipping
 from xelvad.pipeline.datasets import Dataset, read_manifest
 from xelvad.pipeline.fitting import make_detector, make_xel
+from xelvad.pipeline.pace import Pace
 from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.runs import load_run, read_bank, read_manifest_of_run
 from xelvad.pipeline.settings import QUIRKS, TrainingConfig, XELConfig
@@ -37,7 +38,13 @@ WARMUP, MARGIN_STEP, PER_EPOCH = 2, 2, 3  # iterations, as they follow from the 
 
 
 def quick(detector: str = "mil", mode: str = "off", **changes: object) -> TrainingConfig:
-    settings = {"iterations": 14, "batch": 2, "evaluations": 7, "xel": XELConfig(mode=mode)} | changes
+    settings = {
+        "iterations": 14,
+        "until_learned": False,
+        "batch": 2,
+        "evaluations": 7,
+        "xel": XELConfig(mode=mode),
+    } | changes
     return replace(load_recipe(f"general/{detector}"), **settings)
 
 
@@ -274,14 +281,14 @@ def test_an_unknown_quirk_is_refused_by_name() -> None:
 
 def test_there_are_no_quirks_unless_asked_for() -> None:
     config = quick("srf", "epoch")
-    detector, xel = make_detector(config, 4), make_xel(config, 9, 5, 4)
+    detector, xel = make_detector(config, 4), make_xel(config, Pace(config, 9), 9, 5, 4)
     assert (detector.flip, detector.detached, xel.dropout, len(xel.bank)) == (True, False, False, 0)
 
 
 @pytest.mark.parametrize("quirk", QUIRKS)
 def test_a_quirk_does_what_it_says_and_nothing_else(quirk: str) -> None:
     config = quick("srf", "epoch", quirks=quirk)
-    detector, xel = make_detector(config, 4), make_xel(config, 9, 5, 4)
+    detector, xel = make_detector(config, 4), make_xel(config, Pace(config, 9), 9, 5, 4)
     rows = {"constant-bank": 5, "extra-rows": 9}.get(quirk, 0)
     assert detector.flip == (quirk != "no-flip")
     assert detector.detached == (quirk == "detached-clusters")
