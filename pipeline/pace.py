@@ -1,21 +1,21 @@
 """Pace: for how long a training goes on, when it is judged, and when XEL sets in.
 
-Either for a count of iterations, as papers give it, XEL by shares of it. Or until the training videos are told apart:
-what was not learned by then is not learned from video-level labels, and a network of a thousand inputs goes on to learn
-its training videos by heart. Then XEL sets in, for as many iterations again, its margin growing in equal steps.
+Either for a count of iterations, as papers give it, with XEL's warm-up a share of it. Or by what is learned: the
+warm-up ends when the detector tells its training videos apart, and is the same share of all iterations as ever, so that
+features of any kind and number get the time that they need: a detector of a few measurements learns for longer than one
+of a thousand activations, which soon knows its training videos by heart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..models import MarginSchedule
 from .settings import TrainingConfig
 
-ENOUGH = 0.99  # AUC of the training videos by their highest scores that there is nothing to add to
-GAIN = 0.03  # what the last half of the iterations must have added to it for more to be worth while
-FEWEST, FEWEST_EPOCHS = 200, 5  # iterations, and epochs, before a training may end for want of gain
+TOLD_APART = 0.8  # AUC of the training videos by their highest scores at which the warm-up ends
+FEWEST = 40  # iterations of a warm-up: the first looks may be lucky
 SPACING = 0.1  # of the iterations done: so much later the training videos are looked at again
 
 
@@ -26,13 +26,13 @@ class Pace:
     Attributes:
         config: of the training.
         per_epoch: iterations in an epoch.
-        seen: after how many iterations the training videos were looked at, and the AUC that was found.
-        learned_after: iterations after which the detector had learned; None until then, and where nobody looks.
+        looked_after: after how many iterations the training videos were looked at last.
+        learned_after: iterations after which they were told apart; None until then, and where nobody looks.
     """
 
     config: TrainingConfig
     per_epoch: int
-    seen: list[tuple[int, float]] = field(default_factory=list)
+    looked_after: int = 0
     learned_after: int | None = None
 
     @property
@@ -42,21 +42,18 @@ class Pace:
 
     @property
     def total(self) -> int:
-        """Iterations in all, as far as is known; at most while that depends on what is learned."""
-        if not self.config.until_learned:
+        """Iterations in all; at most, while that depends on what is learned."""
+        if self.learned_after is None:
             return self.config.iterations
-        alone = self.config.iterations if self.learned_after is None else self.learned_after
-        return alone if self.config.xel.mode == "off" else 2 * alone
+        return min(round(self.learned_after / self.config.xel.warmup), self.config.iterations)
 
     @property
     def schedule(self) -> MarginSchedule | None:
         """When XEL sets in, and how its margin grows; None while that depends on what is learned."""
-        xel = self.config.xel
-        if not self.config.until_learned:
-            return MarginSchedule.spread_over(self.config.iterations, xel.warmup, xel.margins, xel.margin_step)
-        if self.learned_after is None:
+        if self.looks:
             return None
-        return MarginSchedule(self.learned_after, -(-self.learned_after // len(xel.margins)), xel.margins)
+        xel = self.config.xel
+        return MarginSchedule.spread_over(self.total, xel.warmup, xel.margins, xel.margin_step)
 
     def margin(self, iteration: int) -> float | None:
         """ε of XEL at an iteration, counted from 0; None while XEL has not set in."""
@@ -69,26 +66,24 @@ class Pace:
         As often as the configuration says, or where the training videos are to be looked at.
         """
         if self.looks:
-            last = self.seen[-1][0] if self.seen else 0
-            return done >= min(last + max(self.per_epoch, SPACING * last, 10), self.config.iterations)
+            longest = round(self.config.xel.warmup * self.config.iterations)
+            spacing = max(self.per_epoch, SPACING * self.looked_after, FEWEST / 4)
+            return done >= min(self.looked_after + spacing, max(longest, 1))
         evaluations = min(self.config.evaluations, self.total)
         return done in {self.total * (number + 1) // evaluations for number in range(evaluations)}
 
     def look(self, done: int, auc: float) -> None:
         """Take in how well the training videos are told apart after so many iterations."""
-        self.seen.append((done, auc))
-        before = max((value for step, value in self.seen if step <= done / 2), default=0.0)
-        gained = max(value for _, value in self.seen) - before
-        may_end = done >= max(FEWEST, FEWEST_EPOCHS * self.per_epoch)
-        if auc >= ENOUGH or (may_end and gained < GAIN) or done >= self.config.iterations:
+        self.looked_after = done
+        told_apart = done >= FEWEST and auc >= TOLD_APART
+        if told_apart or done >= self.config.xel.warmup * self.config.iterations:
             self.learned_after = done
 
     @property
     def state(self) -> dict[str, Any]:
         """To go on from."""
-        return {"seen": [list(pair) for pair in self.seen], "learned_after": self.learned_after}
+        return {"looked_after": self.looked_after, "learned_after": self.learned_after}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken."""
-        self.seen = [(int(step), float(auc)) for step, auc in state["seen"]]
-        self.learned_after = state["learned_after"]
+        self.looked_after, self.learned_after = state["looked_after"], state["learned_after"]

@@ -109,10 +109,9 @@ class TrainingConfig:
     Attributes:
         detector: "mil", "srf", "ar-net", or "svm", the papers' baseline.
         extractor: whose features to learn from.
-        iterations: steps of the optimiser; with `until_learned`, at most so many before XEL sets in.
-        until_learned: go on only until the training videos are told apart by their highest scores, or the last half of
-            the steps has added nothing to that. XEL sets in then, for as many steps again, and its warm-up and
-            margin-step have no meaning.
+        iterations: steps of the optimiser; at most so many with until-learned.
+        until_learned: end the warm-up when the training videos are told apart, by an AUC of 0.8 of their highest
+            scores, and make it the share xel.warmup of all steps, with XEL or without.
         batch: abnormal and normal videos each per step; at most as many as there are.
         optimiser: "adam" or "adagrad".
         learning_rate: of the optimiser.
@@ -153,6 +152,8 @@ class TrainingConfig:
         for name in ("iterations", "batch", "learning_rate", "evaluations"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.until_learned and not self.xel.warmup:
+            raise UserError("xel.warmup must be above 0 with until_learned: it says how many steps follow the warm-up")
         if self.weight_decay < 0 or self.seed < 0:
             raise UserError("weight_decay and seed cannot be negative")
         if not 0 <= self.validation < 1:
