@@ -150,10 +150,12 @@ class Measured:
     Attributes:
         folds: by metric, ``(seeds, folds)``, in per cent.
         together: by metric, ``(seeds,)``: all folds' frames together, whose scores come from different trainings.
+        averaged: of each fold, its videos with the mean of all seeds' scores.
     """
 
     folds: dict[str, np.ndarray]
     together: dict[str, np.ndarray]
+    averaged: list[list[ScoredVideo]]
 
 
 def measure(data: str, found: dict[str, TrainingConfig], options: argparse.Namespace) -> dict[str, Measured]:
@@ -176,16 +178,43 @@ def measure(data: str, found: dict[str, TrainingConfig], options: argparse.Names
             measured[label] = Measured(
                 {name: np.array([[each[name] for each in row] for row in of_folds]) for name in COLUMNS},
                 {name: np.array([each[name] for each in together]) for name in COLUMNS},
+                [averaged(list(of_fold)) for of_fold in zip(*scored, strict=True)],
             )
             print(row_of(label, measured[label], measured), flush=True)
     return measured
+
+
+def averaged(trainings: Sequence[Sequence[ScoredVideo]]) -> list[ScoredVideo]:
+    """The same videos with the mean of several trainings' scores."""
+    return [
+        replace(videos[0], scores=np.mean([video.scores for video in videos], axis=0))
+        for videos in zip(*trainings, strict=True)
+    ]
+
+
+def ensembles(measured: dict[str, Measured], seeds: int) -> list[str]:
+    """What is gained by averaging the scores of all seeds, and of all detectors."""
+    shown = {
+        label: each.averaged for label, each in measured.items() if label in DETECTORS.values() or "+XEL, e" in label
+    }
+    for kind, name in (("", "all three"), ("+XEL, epoch", "all three, +XEL, epoch")):
+        of_detectors = [measured[detector + kind].averaged for detector in DETECTORS.values()]
+        shown[name] = [averaged(of_fold) for of_fold in zip(*of_detectors, strict=True)]
+    rows = []
+    for label, folds in shown.items():
+        of_folds = [figures(videos) for videos in folds]
+        cells = [f"{np.mean([each[name] for each in of_folds]):.2f}" for name in COLUMNS]
+        together = figures([video for videos in folds for video in videos])["auc"]
+        rows.append(f"| {label} | {' | '.join(cells)} | {together:.2f} |")
+    head = f"| mean of the scores of {seeds} seeds | {' | '.join(COLUMNS.values())} | AUC, folds together |"
+    return [head, "|---" * (len(COLUMNS) + 2) + "|", *rows]
 
 
 def row_of(label: str, shown: Measured, measured: dict[str, Measured]) -> str:
     """One row of the table: means of the folds ± sd over the seeds, and what XEL gains over none."""
     cells = [spread(values.mean(axis=1)) for values in shown.folds.values()]
     cells.append(spread(shown.together["auc"]))
-    plain = measured[label.partition("+")[0].partition(",")[0]]
+    plain = measured.get(label.partition("+")[0].partition(",")[0], next(iter(measured.values())))
     if shown is plain:
         return f"| {label} | {' | '.join(cells)} | | |"
     gains = [gain(shown.folds[name], plain.folds[name]) for name in ("auc", "tpr_at_rare")]
@@ -228,6 +257,14 @@ def in_the_mean(measured: dict[str, Measured]) -> list[str]:
     ]
 
 
+def summary(measured: dict[str, Measured], seeds: int) -> list[str]:
+    """What stands below the table of all detectors."""
+    return [
+        *("", "Gain in the mean of the three detectors, ± sd over seeds:", "", *in_the_mean(measured)),
+        *("", "Ensembles:", "", *ensembles(measured, seeds)),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
@@ -266,11 +303,7 @@ def main() -> None:
                 f"| | {' | '.join(COLUMNS.values())} | AUC, folds together | gain in AUC | gain in TPR at 1 % FAR |",
                 "|---" * (len(COLUMNS) + 4) + "|",
                 *(row_of(label, each, measured) for label, each in measured.items()),
-                *(
-                    []
-                    if options.quirks
-                    else ["", "Gain in the mean of the three detectors, ± sd over seeds:", "", *in_the_mean(measured)]
-                ),
+                *([] if options.quirks else summary(measured, options.seeds)),
                 "",
                 f"`{command.replace('DATA', data)}`, {datetime.date.today()},",
                 f"xelvad {__version__}, torch {torch.__version__}, CPU.",
