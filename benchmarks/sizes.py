@@ -99,8 +99,8 @@ def main() -> None:
     write_section(
         "The general recipes over sizes",
         [
-            f"Made-up features with planted anomalies; {TESTS} further videos are the test set. Iterations a second count",
-            "the whole training: reading, judging, writing.",
+            f"Made-up features with planted anomalies; {TESTS} further videos are the test set. Iterations a second",
+            "count the whole training: reading, judging, writing.",
             "",
             "| training videos | numbers a clip | detector | AUC % | iterations | iterations a second | it says |",
             "|---|---|---|---|---|---|---|",
