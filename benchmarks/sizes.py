@@ -30,7 +30,6 @@ from xelvad.pipeline.datasets import Dataset, LabelledVideo
 from xelvad.pipeline.evaluation import evaluate
 from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.runs import load_run
-from xelvad.pipeline.settings import XELConfig
 from xelvad.pipeline.training import train
 
 DETECTORS = {"mil": "MIL", "srf": "SRF", "ar-net": "AR-Net"}
@@ -63,7 +62,7 @@ def make(folder: Path, videos: int, dimensions: int, uneven: bool, seed: int) ->
 def measure(folder: Path, dataset: Dataset, detector: str, mode: str, seed: int) -> tuple[float, int, float, str]:
     """AUC of the test frames in per cent, iterations, iterations a second, verdict."""
     config = load_recipe(f"general/{detector}")
-    config = replace(config, extractor=EXTRACTOR, seed=seed, follow_test=False, xel=XELConfig(mode=mode))
+    config = replace(config, extractor=EXTRACTOR, seed=seed, follow_test=False, xel=replace(config.xel, mode=mode))
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     began = time.perf_counter()
