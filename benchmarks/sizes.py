@@ -30,9 +30,11 @@ from xelvad.pipeline.datasets import Dataset, LabelledVideo
 from xelvad.pipeline.evaluation import evaluate
 from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.runs import load_run
+from xelvad.pipeline.settings import XELConfig
 from xelvad.pipeline.training import train
 
 DETECTORS = {"mil": "MIL", "srf": "SRF", "ar-net": "AR-Net"}
+XELS = {"": XELConfig(), "+XEL": XELConfig(mode="epoch")}
 VIDEOS = (20, 200, 2000)
 FEATURES = {"16, measurements": (16, True), "256, alike": (256, False), "4096, alike": (4096, False)}
 TESTS, CAUSES, ANOMALOUS, STRENGTH = 40, 8, 3, 4.0
@@ -59,10 +61,10 @@ def make(folder: Path, videos: int, dimensions: int, uneven: bool, seed: int) ->
     return Dataset(EXTRACTOR, folder, tuple(made), f"{videos} {dimensions} {uneven} {seed}")
 
 
-def measure(folder: Path, dataset: Dataset, detector: str, mode: str, seed: int) -> tuple[float, int, float, str]:
+def measure(folder: Path, dataset: Dataset, detector: str, xel: str, seed: int) -> tuple[float, int, float, str]:
     """AUC of the test frames in per cent, iterations, iterations a second, verdict."""
     config = load_recipe(f"general/{detector}")
-    config = replace(config, extractor=EXTRACTOR, seed=seed, follow_test=False, xel=replace(config.xel, mode=mode))
+    config = replace(config, extractor=EXTRACTOR, seed=seed, follow_test=False, xel=XELS[xel])
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     began = time.perf_counter()
@@ -85,11 +87,11 @@ def main() -> None:
         for seed in range(options.seeds):
             shutil.rmtree(options.folder, ignore_errors=True)
             dataset = make(options.folder, videos, dimensions, uneven, seed)
-            for case in product(DETECTORS, ("off", "epoch")):
+            for case in product(DETECTORS, XELS):
                 found.setdefault(case, []).append(measure(options.folder, dataset, *case, seed))
-        for (detector, mode), results in found.items():
+        for (detector, xel), results in found.items():
             aucs, iterations, speeds, verdicts = zip(*results, strict=True)
-            name = DETECTORS[detector] + ("+XEL" if mode == "epoch" else "")
+            name = DETECTORS[detector] + xel
             spread = f" ± {np.std(aucs, ddof=1):.1f}" if len(aucs) > 1 else ""
             cells = [f"{videos}", kind, name, f"{np.mean(aucs):.1f}{spread}", f"{np.mean(iterations):.0f}"]
             cells += [f"{np.mean(speeds):.0f}", ", ".join(sorted(set(verdicts)))]
