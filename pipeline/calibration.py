@@ -23,6 +23,8 @@ from .runs import Run, identity_of
 
 Source = Literal["validation", "training"]
 
+FEW = 10  # videos: their frames are alike, so that it is videos that count
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -51,6 +53,8 @@ class Calibration:
         )
         if self.source == "training":
             text += ", which the run learnt from since it put none aside: expect more false alarms on others"
+        if self.videos < FEW:
+            text += f"; so few cannot promise {100 * self.target:g} % on others: put more aside by --validation"
         return text
 
 

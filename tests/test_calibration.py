@@ -100,6 +100,8 @@ def test_it_is_chosen_on_the_normal_videos_put_aside_or_else_on_those_learnt_fro
     assert len(names) > 1
     assert found.threshold == pytest.approx(threshold_for(scores, 0.1), abs=1e-6)
     assert ("learnt from" in found.note) == (run == "none")
+    assert "so few cannot promise 10 % on others: put more aside by --validation" in found.note
+    assert "promise" not in replace(found, videos=10).note
 
 
 def test_protocols_say_which_frames_count(folder: Path) -> None:
