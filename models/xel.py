@@ -97,6 +97,9 @@ class XEL(nn.Module):
         validation_weight: λ1 of the paper.
         margin_weight: λ2 of the paper.
         dropout: leave dropout on while XEL compares, as the published script does.
+        progressive: ours: multiply the validation loss by the mean score of the abnormal clips, without gradient. It
+            pulls scores down and cannot tell which: in full from the start, it flattens a detector whose abnormal
+            clips have not risen yet. So it pulls no more than they have.
 
     Example::
 
@@ -114,10 +117,12 @@ class XEL(nn.Module):
         validation_weight: float = 1.0,
         margin_weight: float = 1.0,
         dropout: bool = False,
+        progressive: bool = False,
     ) -> None:
         super().__init__()
         self.schedule = schedule
-        self.validation_weight, self.margin_weight, self.dropout = validation_weight, margin_weight, dropout
+        self.validation_weight, self.margin_weight = validation_weight, margin_weight
+        self.dropout, self.progressive = dropout, progressive
         self.bank = HardInstanceBank()
 
     def terms(self, detector: Scorer, abnormal_clips: Tensor, iteration: int) -> dict[str, Tensor]:
@@ -143,7 +148,8 @@ class XEL(nn.Module):
         with nullcontext() if self.dropout else evaluating(detector):
             scores = detector.score(torch.cat([abnormal_clips, self.bank.instances]))  # (B + M, F) -> (B + M,)
         abnormal_max, bank_scores = scores[: len(abnormal_clips)], scores[len(abnormal_clips) :]
+        risen = float(abnormal_max.detach().mean()) if self.progressive else 1.0
         return {
-            "validation": self.validation_weight * validation_loss(bank_scores),
+            "validation": self.validation_weight * risen * validation_loss(bank_scores),
             "margin": self.margin_weight * dynamic_margin_loss(abnormal_max, bank_scores, margin),
         }

@@ -82,6 +82,8 @@ class XELConfig:
         warmup: share of the iterations before XEL sets in.
         margins: values of the margin ε, in turn. One value is a fixed margin.
         margin_step: share of the iterations that each margin lasts; equal parts of those after the warm-up by default.
+        progressive: multiply the validation loss by the mean score of the abnormal videos' highest clips, so that it
+            does not pull scores down before they have risen; not in the paper.
     """
 
     mode: Literal["off", "epoch", "batch"] = "off"
@@ -90,6 +92,7 @@ class XELConfig:
     warmup: float = 0.15
     margins: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     margin_step: float | None = None
+    progressive: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
