@@ -189,12 +189,15 @@ def test_each_difference_of_data_is_named(
 def test_settings_of_the_papers_recipe_are_no_difference_and_others_are_named(folder: Path) -> None:
     settings = identity_of(folder / "srf")["config"]
     (reason,) = differences_of_settings("ucf-crime/srf+xel", settings)
-    assert "recipe ucf-crime/srf+xel: iterations 6, not 50000; learning_rate 0.0005, not 5e-05" in reason
+    assert (
+        "recipe ucf-crime/srf+xel: iterations 6, not 50000; until_learned True, not False; learning_rate 0.0005"
+        in reason
+    )
     recipe = load_recipe("ucf-crime/srf+xel")
-    for name in ("iterations", "learning_rate", "batch", "weight_decay"):
+    for name in ("iterations", "until_learned", "learning_rate", "batch", "weight_decay"):
         settings[name] = getattr(recipe, name)
     settings["betas"], settings["bags"]["scale"] = list(recipe.betas), recipe.bags.scale
-    settings["xel"]["margin_step"] = recipe.xel.margin_step
+    settings["xel"]["margin_step"], settings["xel"]["progressive"] = recipe.xel.margin_step, False
     assert differences_of_settings("ucf-crime/srf+xel", settings | {"seed": 9, "device": "cuda", "validation": 0}) == []
 
 
