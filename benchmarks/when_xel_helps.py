@@ -355,7 +355,7 @@ def section(results: Results, seeds: int, minutes: float, workers: int) -> list[
         f"of {FEATURE_DIM} numbers. Anomalies and hard normal events are displaced by {RARE.displacement:g} along a,",
         "hard normal ones by b along a second direction too, in standard deviations of a clip's noise. XEL with its",
         f"defaults: λ = 1, a row for each normal video. Adam, {RARE.iterations} iterations, {RARE.batch} videos of",
-        "each kind in a batch. What the figures mean is written in [xel_regimes.md](xel_regimes.md).",
+        "each kind in a batch. What the figures mean is written in [xel.md](xel.md).",
         "",
         f"![What XEL changes]({FIGURE.name})",
         "",
