@@ -89,7 +89,8 @@ class Learned:
             return f"it tells abnormal from normal videos: {seen}"
         if self.verdict == "uncertain":
             why = "no video was put aside" if self.validation is None else "too few were put aside"
-            return f"it tells the videos apart that it learned from; whether others, cannot be said, {why}: {seen}"
+            told = f"it tells the videos apart that it learned from; whether others, cannot be said, {why}"
+            return f"{told} (--validation puts more aside): {seen}"
         flat = any(each.spread < FLAT for each in (self.training, self.validation) if each is not None)
         what = "its scores are flat" if flat else "it tells abnormal from normal videos no better than chance"
         return f"IT LEARNED NOTHING: {what} ({seen}); {ADVICE}"

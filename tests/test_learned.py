@@ -61,7 +61,12 @@ def separation(auc: float = 0.95, abnormal: int = 20, normal: int = 20, spread: 
             "learned",
             "it tells abnormal from normal videos: on validation videos AUC 95.0 %",
         ),
-        (separation(), separation(0.75, 4, 4), "uncertain", "whether others, cannot be said, too few were put aside"),
+        (
+            separation(),
+            separation(0.75, 4, 4),
+            "uncertain",
+            "whether others, cannot be said, too few were put aside (--validation puts more",
+        ),
         (separation(), None, "uncertain", "whether others, cannot be said, no video was put aside"),
         (separation(0.55), separation(0.9), "nothing", "IT LEARNED NOTHING: it tells abnormal from normal videos no"),
         (separation(), separation(0.4, 4, 4), "nothing", "no better than chance"),
