@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 Verdict = Literal["learned", "uncertain", "nothing"]
 
+USEFUL = 0.65  # AUC of the least detector that is of any use
 FLAT = 1e-3  # scores of videos that lie no further apart tell nothing, whatever their order
 ADVICE = (
     "try --bags.scale standard+l2 if the features measure different things, a higher --learning-rate or more "
@@ -71,13 +72,17 @@ class Learned:
     def verdict(self) -> Verdict:
         """Whether the videos are told apart.
 
-        "nothing" where not even the training videos are, or the validation videos no better than by chance; "learned"
-        where the validation videos surely are; "uncertain" between.
+        "nothing" where not even the training videos are, or the validation videos no better than by chance, and not by
+        the bad luck of having few; "learned" where the validation videos surely are; "uncertain" between.
         """
-        shown = [each for each in (self.training, self.validation) if each is not None]
-        if any(each.spread < FLAT or each.auc <= 0.5 for each in shown) or self.training.low <= 0.5:
+        validation = self.validation
+        if self.training.spread < FLAT or self.training.low <= 0.5:
             return "nothing"
-        return "learned" if self.validation is not None and self.validation.low > 0.5 else "uncertain"
+        if validation is None:
+            return "uncertain"
+        if validation.spread < FLAT or (validation.auc <= 0.5 and validation.high < USEFUL):
+            return "nothing"
+        return "learned" if validation.low > 0.5 else "uncertain"
 
     @property
     def sentence(self) -> str:

@@ -69,7 +69,8 @@ def separation(auc: float = 0.95, abnormal: int = 20, normal: int = 20, spread: 
         ),
         (separation(), None, "uncertain", "whether others, cannot be said, no video was put aside"),
         (separation(0.55), separation(0.9), "nothing", "IT LEARNED NOTHING: it tells abnormal from normal videos no"),
-        (separation(), separation(0.4, 4, 4), "nothing", "no better than chance"),
+        (separation(), separation(0.3, 5, 13), "nothing", "no better than chance"),
+        (separation(), separation(0.4, 4, 4), "uncertain", "AUC 40.0 %"),  # bad luck would do
         (separation(), separation(spread=1e-5), "nothing", "IT LEARNED NOTHING: its scores are flat"),
         (separation(spread=1e-5), None, "nothing", "try --bags.scale standard+l2"),
     ],
