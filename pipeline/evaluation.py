@@ -240,7 +240,7 @@ def _calibration(
         found = calibrate(run, dataset, features, PROTOCOLS[config.protocol], config.far_target)
     except UserError as error:
         return None, f"no calibrated threshold: {error}"
-    return found, f"calibrated threshold {found.threshold:.4g}: {found.note}"
+    return found, f"calibrated threshold: {found.note}"
 
 
 def evaluate_all(

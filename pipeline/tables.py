@@ -70,11 +70,11 @@ def threshold_table(runs: dict[str, list[Evaluation]]) -> ResultTable:
     for run, seeds in runs.items():
         for name in _thresholds(seeds):
             rates = [evaluation.operations[name].rates for evaluation in seeds]
-            threshold = statistics.fmean(each.threshold for each in rates)
+            used = sorted({f"{each.threshold:.4g}" for each in rates}, key=float)
+            threshold = used[0] if len(used) == 1 else f"{used[0]} to {used[-1]}"
             columns = ("far_normal", "far_all", "far_abnormal", "tpr")
             figures = [_over_seeds([getattr(each, column) for each in rates]) for column in columns]
-            rows.append((run, f"{name}, {threshold:.4g}", *figures))
-    notes = [f"{each.label}: {note}" for seeds in runs.values() for each in seeds for note in each.notes]
+            rows.append((run, f"{name}, {threshold}", *figures))
     return ResultTable(
         "Thresholds",
         ("run", "threshold", "FAR normal videos %", "FAR all normal frames %", "FAR abnormal videos %", "TPR %"),
@@ -82,7 +82,7 @@ def threshold_table(runs: dict[str, list[Evaluation]]) -> ResultTable:
         (
             "FAR: alarms among the frames of normal videos; among all normal frames; among the normal frames of "
             "abnormal videos only. TPR: alarms among the anomalous frames",
-            *notes,
+            *_notes(runs),
         ),
     )
 
@@ -166,6 +166,20 @@ def points(difference: float, decimals: int = 2) -> str:
 def _thresholds(seeds: Sequence[Evaluation]) -> list[ThresholdName]:
     """The thresholds that all seeds of a run have."""
     return [name for name in seeds[0].operations if all(name in evaluation.operations for evaluation in seeds)]
+
+
+def _notes(runs: dict[str, list[Evaluation]]) -> list[str]:
+    """What must be known about single trainings; what holds for several is said once, of all of them."""
+    holds: dict[str, dict[str, list[str]]] = {}  # note, run, labels of its seeds
+    for run, seeds in runs.items():
+        for each in seeds:
+            for note in each.notes:
+                holds.setdefault(note, {}).setdefault(run, []).append(each.label)
+    notes = []
+    for note, by_run in holds.items():
+        subjects = [run if len(labels) == len(runs[run]) else ", ".join(labels) for run, labels in by_run.items()]
+        notes.append(f"{', '.join(subjects)}: {note}")
+    return notes
 
 
 def _at_ious(events: Sequence[EventMetrics], column: str) -> str:

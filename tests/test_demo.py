@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.demo import DemoResult, run_demo
@@ -15,14 +16,24 @@ from xelvad.pipeline.demo import DemoResult, run_demo
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoResult]:
     out = tmp_path_factory.mktemp("demo")
-    return out, run_demo(out, videos=6, frames=70)
+    return out, run_demo(out, videos=6, frames=70, seeds=2)
 
 
 def test_the_demo_goes_from_videos_to_metrics_and_a_report(demo: tuple[Path, DemoResult]) -> None:
     out, result = demo
-    assert [evaluation.label for evaluation in result.evaluations] == ["MIL+XEL", "MIL"]
+    assert [evaluation.label for evaluation in result.evaluations] == [
+        f"{run}/seed-{seed}" for run in ("MIL", "MIL+XEL") for seed in (0, 1)
+    ]
+    mil, xel = (
+        yaml.safe_load((out / "runs-0" / run / "seed-1" / "config.yaml").read_text()) for run in ("MIL", "MIL+XEL")
+    )
+    assert [mil["xel"].pop("mode"), xel["xel"].pop("mode")] == ["off", "epoch"]
+    assert mil == xel, "they differ in nothing else"
     written = json.loads((out / "results-0" / "metrics.json").read_text())["runs"]
     assert [run["auc"] for run in written] == [evaluation.metrics.auc for evaluation in result.evaluations]
+    (plain, xel) = (written[:2], written[2:])
+    gains = [100 * (one["auc"] - other["auc"]) for one, other in zip(xel, plain, strict=True)]
+    assert f"over 2 seeds: AUC {np.mean(gains):+.2f} ± {np.std(gains, ddof=1):.2f}".replace("-", "−") in result.finding
     page = result.report.read_text()
     with (out / "footage-0" / "annotations.csv").open() as file:
         tested = [row["video"] for row in csv.DictReader(file) if row["fold"] == "test"]
@@ -42,7 +53,7 @@ def test_a_second_demo_does_nothing_twice(demo: tuple[Path, DemoResult]) -> None
         if path.suffix in {".mp4", ".npy", ".safetensors"} and "results" not in str(path)
     ]
     before = {path: path.stat().st_mtime_ns for path in made}
-    again = run_demo(out, videos=6, frames=70).evaluations
+    again = run_demo(out, videos=6, frames=70, seeds=2).evaluations
     assert [evaluation.metrics for evaluation in again] == [evaluation.metrics for evaluation in result.evaluations]
     assert {path: path.stat().st_mtime_ns for path in made} == before
 
@@ -53,7 +64,7 @@ def test_its_detector_scores_every_frame_of_a_new_video(
     out, _ = demo
     video = next((out / "footage-0" / "videos").glob("test_*.mp4"))
     (tmp_path / "broken.mp4").write_text("not a video")
-    run = str(out / "runs-0" / "MIL+XEL")
+    run = str(out / "runs-0" / "MIL+XEL" / "seed-0")
     code = main(["score", str(video), str(tmp_path / "broken.mp4"), "--run", run, "--out", str(tmp_path / "scored")])
     assert code == 1, "done, but a video was set aside"
     assert "broken.mp4: not a video" in capsys.readouterr().err
@@ -69,7 +80,7 @@ def test_scoring_with_other_weights_than_the_runs_is_refused(
 ) -> None:
     out, _ = demo
     video = next((out / "footage-0" / "videos").glob("test_*.mp4"))
-    run = str(out / "runs-0" / "MIL")
+    run = str(out / "runs-0" / "MIL" / "seed-0")
     code = main(["score", str(video), "--run", run, "--out", str(tmp_path / "scored"), "--weights", "random"])
     assert code == 2
     assert "at hand is «i3d-rgb" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from xelvad.pipeline.footage import ANOMALIES, draw_dataset, draw_video, film, recording
+from xelvad.pipeline.footage import ANOMALIES, EVENTS, draw_dataset, draw_video, film, recording
 
 SMALL = {"width": 160, "height": 120}
 
@@ -17,8 +17,12 @@ def pictures_of(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def drawn(frames: int = 48, anomaly: str | None = None, seed: int = 1) -> np.ndarray:
-    return np.stack(list(film(frames=frames, anomaly=anomaly, seed=seed, **SMALL).pictures))
+def drawn(frames: int = 48, anomaly: str | None = None, seed: int = 1, event: str | None = None) -> np.ndarray:
+    return np.stack(list(film(frames=frames, anomaly=anomaly, seed=seed, event=event, **SMALL).pictures))
+
+
+def without_noise(pictures: np.ndarray) -> np.ndarray:
+    return pictures.reshape(len(pictures), 30, 4, 40, 4, 3).mean(axis=(2, 4))
 
 
 def test_same_arguments_give_the_same_file(tmp_path: Path) -> None:
@@ -56,12 +60,35 @@ def test_more_moves_inside_the_span_than_outside(anomaly: str) -> None:
     for seed in range(3):
         made = film(frames=96, anomaly=anomaly, seed=seed, **SMALL)
         ((start, stop),) = made.spans
-        blurred = np.stack([p.reshape(30, 4, 40, 4, 3).mean(axis=(1, 3)) for p in made.pictures])  # averages noise out
+        blurred = without_noise(np.stack(list(made.pictures)))
         energy = (np.abs(np.diff(blurred, axis=0)) > 6).mean(axis=(1, 2, 3))  # of frame i + 1 against frame i
         within = np.isin(np.arange(1, 96), np.arange(start, stop))
         inside.append(energy[within].mean())
         outside.append(energy[~within].mean())
     assert np.mean(inside) > 1.5 * np.mean(outside)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("seed", [3, 5])  # of one the event begins behind the anomaly, of the other before it
+def test_event_happens_beside_the_anomaly_and_changes_nothing_of_it(event: str, seed: int) -> None:
+    made = film(frames=96, anomaly="running", event=event, seed=seed, **SMALL)
+    ((start, stop),) = spans = film(frames=96, anomaly="running", seed=seed, **SMALL).spans
+    assert made.spans == spans
+    plain, eventful = drawn(96, "running", seed), np.stack(list(made.pictures))
+    begins = stop if 96 - stop > start else 0
+    seen = (np.abs(without_noise(plain) - without_noise(eventful)) > 20).any(axis=(1, 2, 3))
+    assert not seen[:begins].any()
+    assert seen[begins + 5 : begins + 30].mean() > 0.8
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("seed", [3, 5])
+def test_event_is_normal_and_the_same_with_and_without_an_anomaly_behind_it(event: str, seed: int) -> None:
+    assert film(frames=96, anomaly=None, event=event, seed=seed, **SMALL).spans == ()
+    normal, abnormal = drawn(96, None, seed, event), drawn(96, "collision", seed, event)
+    ((start, _),) = film(frames=96, anomaly="collision", seed=seed, **SMALL).spans
+    assert (normal[:start] == abnormal[:start]).all()
+    assert (normal == drawn(96, None, seed, event)).all()
 
 
 def test_span_is_a_quarter_to_half_of_a_short_video_and_seconds_of_a_long_one() -> None:
@@ -100,6 +127,17 @@ def test_kinds_of_anomaly_take_turns_in_either_fold(videos: int, train: list[int
         assert counts[None] == sum(expected)
 
 
+def test_events_are_rare_and_found_in_either_fold_with_and_without_anomaly() -> None:
+    shots = recording._plan(60)
+    for fold in ("train", "test"):
+        for abnormal in (False, True):
+            chosen = [shot for shot in shots if shot.fold == fold and (shot.anomaly is not None) == abnormal]
+            assert sum(shot.event is not None for shot in chosen) == len(chosen) // 10
+        assert {shot.event for shot in shots if shot.fold == fold} == {None, *EVENTS}
+    assert all((shot.event or "") in shot.video for shot in shots), "the name tells"
+    assert len({shot.video for shot in shots}) == 60
+
+
 def test_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(**options: object) -> recording.Film:
         def pictures():
@@ -112,6 +150,11 @@ def test_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(RuntimeError, match="paint"):
         draw_video(tmp_path / "video.mp4", frames=16, anomaly=None, seed=0, **SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_event_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown event 'picnic'.*children"):
+        film(frames=48, anomaly=None, event="picnic", seed=0)
 
 
 def test_unknown_anomaly_names_the_known_ones() -> None:

@@ -108,12 +108,9 @@ def test_without_a_calibrated_threshold_the_fixed_one_stands_alone() -> None:
 def test_seeds_are_given_by_mean_and_spread() -> None:
     seeds = [evaluation(seed=0, calibrated=0.25), evaluation(seed=1, calibrated=0.35)]
     rates = tables(*seeds)["Thresholds"].rows
-    assert rates[1][:4] == ("mil", "calibrated, 0.3", "0.00 ± 0.00", "5.00 ± 7.07")
+    assert rates[1][:4] == ("mil", "calibrated, 0.25 to 0.35", "0.00 ± 0.00", "5.00 ± 7.07")
     assert tables(*seeds)["Events"].rows[1][2] == "1.5 of 1"
-    assert {note for note in tables(*seeds)["Thresholds"].notes if "a note" in note} == {
-        "mil/seed-0: a note",
-        "mil/seed-1: a note",
-    }
+    assert [note for note in tables(*seeds)["Thresholds"].notes if "a note" in note] == ["mil: a note"]
 
 
 def test_other_weights_stand_in_the_first_table_alone() -> None:
@@ -135,3 +132,12 @@ def test_a_category_without_an_auc_says_why() -> None:
 @pytest.mark.parametrize("title", ["Categories", "Differences"])
 def test_tables_with_nothing_in_them_are_left_out(title: str) -> None:
     assert title not in tables(replace(evaluation(), categories=()))
+
+
+def test_a_note_that_holds_for_several_trainings_is_said_once() -> None:
+    found = tables(
+        evaluation(seed=0, notes=("all", "mil")),
+        evaluation(seed=1, notes=("all", "mil", "one")),
+        evaluation(run="srf", notes=("all",)),
+    )["Thresholds"]
+    assert found.notes[1:] == ("mil, srf: all", "mil: mil", "mil/seed-1: one")

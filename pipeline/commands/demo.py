@@ -20,6 +20,7 @@ def run(arguments: Namespace) -> int:
 
     result = run_demo(arguments.out, arguments.seed)
     print_tables(result_tables(result.evaluations))
+    output.print(result.finding, markup=False)
     output.print(f"report: {result.report}")
     return DONE
 

@@ -20,13 +20,17 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files import replacing, write_text
+from .events import Children
 from .scene import Camera, Canvas, Picture, draw_backdrop
 from .street import Collision, FlashAndSmoke, Incident, Light, Running, Street
 
 Spans = tuple[tuple[int, int], ...]
 
 INCIDENTS: dict[str, type[Incident]] = {"running": Running, "collision": Collision, "flash_and_smoke": FlashAndSmoke}
+HARD_NORMAL: dict[str, type[Children]] = {"children": Children}
 ANOMALIES: tuple[str, ...] = tuple(INCIDENTS)
+EVENTS: tuple[str, ...] = tuple(HARD_NORMAL)
+RARITY = 10  # of so many normal, and of so many abnormal videos one has an event
 CAMERAS = 4  # a small installation: few places, seen in many videos
 MINIMUM_FRAMES = 16  # a clip: less leaves no room for an incident
 MINIMUM_VIDEOS = 6  # less leaves the test fold without normal or without abnormal videos
@@ -97,27 +101,39 @@ class Film:
     pictures: Iterator[Picture]
 
 
-def film(*, frames: int, anomaly: str | None, seed: int, width: int = 320, height: int = 240, fps: int = 25) -> Film:
+def film(
+    *,
+    frames: int,
+    anomaly: str | None,
+    seed: int,
+    event: str | None = None,
+    width: int = 320,
+    height: int = 240,
+    fps: int = 25,
+) -> Film:
     """Film the street of a seed. Up to its first anomalous frame an abnormal video equals the normal one of its seed.
 
     Args:
         frames: number of frames, at least 16.
         anomaly: one of `ANOMALIES`, or None for a normal video.
+        event: one of `EVENTS`, something hard to tell from an anomaly though it is normal, or None. It begins at the
+            beginning or right behind the anomaly, where more time is left; in a normal video in the same place.
         seed: decides on everything else.
         width: pixels, even.
         height: pixels, even.
         fps: frames per second.
 
     Raises:
-        ValueError: the anomaly is unknown, there are too few frames, or a side is odd.
+        ValueError: the anomaly or the event is unknown, there are too few frames, or a side is odd.
     """
-    if anomaly is not None and anomaly not in INCIDENTS:
-        raise ValueError(f"unknown anomaly {anomaly!r}: choose from {', '.join(ANOMALIES)}")
+    for kind, name, known in (("anomaly", anomaly, ANOMALIES), ("event", event, EVENTS)):
+        if name is not None and name not in known:
+            raise ValueError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
     if frames < MINIMUM_FRAMES:
         raise ValueError(f"a video needs at least {MINIMUM_FRAMES} frames, not {frames}")
     if width % 2 or height % 2:
         raise ValueError(f"width and height must be even for H.264, not {width}x{height}")
-    site, life, noise, chance = np.random.default_rng(seed).spawn(4)  # so that none disturbs what another decides
+    site, life, noise, chance, luck = np.random.default_rng(seed).spawn(5)  # so that none disturbs what another decides
     number = int(site.integers(1, CAMERAS + 1))
     view = np.random.default_rng(number)
     camera = Camera(
@@ -130,10 +146,14 @@ def film(*, frames: int, anomaly: str | None, seed: int, width: int = 320, heigh
     )
     sensor = Sensor(camera, fps, f"CAM {number:02d}", noise)
     stage = _Stage(draw_backdrop(camera, view), Street(camera, life), sensor)
-    if anomaly is None:
-        return Film((), stage.play(frames, fps))
     span = _random_span(frames, fps, chance)
-    return Film((span,), stage.play(frames, fps, span, lambda street: INCIDENTS[anomaly](street, chance)))
+    script = _Script(
+        span,
+        None if anomaly is None else lambda street: INCIDENTS[anomaly](street, chance),
+        span[1] if frames - span[1] > span[0] else 0,
+        None if event is None else lambda street: HARD_NORMAL[event](street, luck),
+    )
+    return Film(() if anomaly is None else (span,), stage.play(frames, fps, script))
 
 
 def _random_span(frames: int, fps: int, rng: Generator) -> tuple[int, int]:
@@ -144,6 +164,19 @@ def _random_span(frames: int, fps: int, rng: Generator) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
+class _Script:
+    """What happens beside everyday life: an incident in a half-open span of frames, an event from a frame on, if any.
+
+    `incident` and `event` make them begin on the street.
+    """
+
+    span: tuple[int, int]
+    incident: Callable[[Street], Incident] | None
+    start: int
+    event: Callable[[Street], Children] | None
+
+
+@dataclass(frozen=True)
 class _Stage:
     """All that is needed to film one video."""
 
@@ -151,20 +184,19 @@ class _Stage:
     street: Street
     sensor: Sensor
 
-    def play(
-        self,
-        frames: int,
-        fps: int,
-        span: tuple[int, int] = (0, 0),
-        begin: Callable[[Street], Incident] | None = None,
-    ) -> Iterator[Picture]:
-        """Yield the frames; in the half-open span the incident happens that `begin` starts on the street."""
+    def play(self, frames: int, fps: int, script: _Script) -> Iterator[Picture]:
+        """Yield the frames of what the script says."""
         incident: Incident | None = None
-        start, stop = span
+        event: Children | None = None
+        start, stop = script.span
         for frame in range(frames):
-            progress, seconds = (frame - start) / max(1, stop - start), (frame - start) / fps
-            if begin is not None and start <= frame < stop:
-                incident = incident or begin(self.street)
+            progress, seconds = (frame - start) / (stop - start), (frame - start) / fps
+            since = (frame - script.start) / fps  # the beginning of the event
+            if script.event is not None and since >= 0:
+                event = event or script.event(self.street)
+                event.step(since)
+            if script.incident is not None and start <= frame < stop:
+                incident = incident or script.incident(self.street)
                 incident.step(progress)
             else:
                 incident = None
@@ -178,7 +210,15 @@ class _Stage:
 
 
 def draw_video(
-    path: Path, *, frames: int, anomaly: str | None, seed: int, width: int = 320, height: int = 240, fps: int = 25
+    path: Path,
+    *,
+    frames: int,
+    anomaly: str | None,
+    seed: int,
+    event: str | None = None,
+    width: int = 320,
+    height: int = 240,
+    fps: int = 25,
 ) -> Spans:
     """Draw a video into an MP4 file (H.264), which is whole or absent. The arguments are those of `film`.
 
@@ -188,7 +228,7 @@ def draw_video(
     Raises:
         ValueError: as `film` does.
     """
-    made = film(frames=frames, anomaly=anomaly, seed=seed, width=width, height=height, fps=fps)
+    made = film(frames=frames, anomaly=anomaly, seed=seed, event=event, width=width, height=height, fps=fps)
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=ENCODING)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -205,16 +245,20 @@ class _Shot:
 
     fold: str
     anomaly: str | None
+    event: str | None
     number: int  # within its fold
 
     @property
     def video(self) -> str:
         """Path of the video in the data set."""
-        return f"videos/{self.fold}_{self.anomaly or 'normal'}_{self.number:02d}.mp4"
+        what = "_".join(filter(None, (self.anomaly or "normal", self.event)))
+        return f"videos/{self.fold}_{what}_{self.number:02d}.mp4"
 
 
 def draw_dataset(folder: Path, *, videos: int = 24, frames: int = 192, seed: int = 0) -> Path:
     """Draw a small data set: two thirds to train, one third to test; half of either normal, half abnormal.
+
+    In one of ten videos of either kind there is an event that is normal, and hard to tell from an anomaly.
 
     Args:
         folder: gets `videos/*.mp4` and `annotations.csv`, which is written last.
@@ -234,7 +278,7 @@ def draw_dataset(folder: Path, *, videos: int = 24, frames: int = 192, seed: int
     seeds = np.random.SeedSequence(seed).generate_state(videos).tolist()
 
     def draw(shot: _Shot, seed: int) -> Spans:
-        return draw_video(folder / shot.video, frames=frames, anomaly=shot.anomaly, seed=seed)
+        return draw_video(folder / shot.video, frames=frames, anomaly=shot.anomaly, seed=seed, event=shot.event)
 
     with ThreadPoolExecutor(max_workers=2) as threads:  # one video is encoded while another is drawn
         spans = list(threads.map(draw, shots, seeds))
@@ -250,7 +294,16 @@ def draw_dataset(folder: Path, *, videos: int = 24, frames: int = 192, seed: int
 
 
 def _plan(videos: int) -> list[_Shot]:
-    """Share out the videos: every second one is abnormal, and the kinds of anomaly take turns."""
-    kinds = cycle(ANOMALIES)
+    """Share out the videos: every second is abnormal, few of either kind have an event, and all kinds take turns."""
+    anomalies, events = cycle(ANOMALIES), cycle(EVENTS)
     sizes = (("train", videos - videos // 3), ("test", videos // 3))
-    return [_Shot(fold, next(kinds) if number % 2 else None, number) for fold, size in sizes for number in range(size)]
+    return [
+        _Shot(
+            fold,
+            next(anomalies) if number % 2 else None,
+            next(events) if number // 2 % RARITY == 1 else None,
+            number,
+        )
+        for fold, size in sizes
+        for number in range(size)
+    ]

@@ -378,22 +378,22 @@ class Smoke:
 
     def cover(self, picture: NDArray[np.float32], progress: float) -> None:
         """Blend the smoke of a moment (progress 0 to 1) into a picture `(height, width, 3)`, in place."""
-        age = ((progress - self._birth) / self._life)[:, None]  # (P, 1)
-        alive = (age >= 0) & (age < 1)
-        age = np.clip(age, 0, 1)
-        angle = self._turns * (1 + age)
-        centre = self._origin + self._drift * age**0.7 + self._whirl * age * np.hstack([np.cos(angle), np.sin(angle)])
-        radius = self._radius[:, None] * (0.35 + 0.65 * np.sqrt(age))
-        density = alive * np.minimum(1, age * 8 + (self._birth == 0)[:, None]) * (1 - age)
+        alive = np.flatnonzero((self._birth <= progress) & (progress < self._birth + self._life))
+        age = ((progress - self._birth[alive]) / self._life[alive])[:, None]  # (P, 1), the others show nothing
+        angle = self._turns[alive] * (1 + age)
+        centre = self._origin + self._drift[alive] * age**0.7
+        centre += self._whirl * age * np.hstack([np.cos(angle), np.sin(angle)])
+        radius = self._radius[alive, None] * (0.35 + 0.65 * np.sqrt(age))
+        density = np.minimum(1, age * 8 + (self._birth[alive, None] == 0)) * (1 - age)
         rows = np.arange(0, self._camera.height, self.COARSENESS) + self.COARSENESS / 2
         columns = np.arange(0, self._camera.width, self.COARSENESS) + self.COARSENESS / 2
         # A round bell curve is the product of two one-dimensional ones, so that all puffs add up in a matrix product.
         upright = np.exp(-(((rows - centre[:, 1:]) / radius) ** 2)) * density  # (P, H / 4)
         across = np.exp(-(((columns - centre[:, :1]) / radius) ** 2))  # (P, W / 4)
         thickness = upright.T @ across
-        colour = np.stack([(upright * shade[:, None]).T @ across for shade in self._shade.T], axis=-1)
+        colour = np.stack([(upright * shade[:, None]).T @ across for shade in self._shade[alive].T], axis=-1)
         colour /= thickness[..., None] + 1e-6
         layers = np.dstack([colour, 255 * (1 - np.exp(-2.4 * thickness))]).clip(0, 255).astype(np.uint8)
-        size = (self._camera.width, self._camera.height)
-        smooth = np.asarray(Image.fromarray(layers).resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+        resized = Image.fromarray(layers).resize((self._camera.width, self._camera.height), Image.Resampling.BILINEAR)
+        smooth = np.asarray(resized, dtype=np.float32)
         picture += (smooth[..., :3] - picture) * (smooth[..., 3:] / 255)

@@ -195,7 +195,8 @@ class Street:
         left, right = self.camera.visible_range(z)
         return z > 2.5 and left - margin < x < right + margin
 
-    def _person(self, place: Array, goal: Array | None, pace: float) -> Person:
+    def person(self, place: Array, goal: Array | None, pace: float) -> Person:
+        """Return someone of random looks; without a goal, turned anywhere."""
         rng = self.rng
         colours = (varied(choice[rng.integers(len(choice))], rng) for choice in (SHIRTS, TROUSERS, SKINS, HAIRS))
         look = PersonLook(rng.uniform(1.58, 1.9), rng.uniform(0.88, 1.2), *colours)
@@ -209,7 +210,7 @@ class Street:
             goal = self.edge(2.0)
         if within:
             place = place + self.rng.uniform(0.15, 0.8) * (goal - place)
-        person = self._person(place, goal, self.rng.uniform(*STROLL))
+        person = self.person(place, goal, self.rng.uniform(*STROLL))
         person.pace = self.rng.uniform(*SPRINT) if self._runners else person.stroll
         person.velocity = person.pace * (goal - place) / np.hypot(*(goal - place))
         return person
@@ -222,7 +223,7 @@ class Street:
         people = []
         count, turn = int(self.rng.integers(2, 4)), self.rng.uniform(0, 2 * np.pi)
         for angle in turn + 2 * np.pi * np.arange(count) / count:
-            person = self._person(centre + 0.55 * np.array([np.cos(angle), np.sin(angle)]), None, 1.3)
+            person = self.person(centre + 0.55 * np.array([np.cos(angle), np.sin(angle)]), None, 1.3)
             person.heading = angle + np.pi
             people.append(person)
         return people
