@@ -32,8 +32,8 @@ from xelvad.extractors.runtimes import Engine
 from xelvad.pipeline.decoding import Decoder
 from xelvad.pipeline.extraction import LARGEST_SHORT_SIDE, extract
 from xelvad.pipeline.footage import draw_video
-from xelvad.pipeline.memory import keep_freed_memory
 from xelvad.pipeline.settings import ExtractionConfig
+from xelvad.pipeline.support.memory import keep_freed_memory
 from xelvad.pipeline.videos import find_videos
 
 NETWORKS = ("i3d-rgb", "c3d", "i3d-r50", "r3d-18", "s3d", "swin3d-t")

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import UserError
+from ..files import write_text
 from .cache import FeatureStore
-from .console import console
 from .datasets import Dataset, DatasetChoice, frame_truth, read_manifest
-from .files import write_text
 from .recipes import GENERAL, load_recipe, recipe_names
 from .runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
 from .settings import TrainingConfig
+from .support.console import console
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation

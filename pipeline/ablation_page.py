@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from ..files import write_bytes, write_text
 from .ablation import ALL_FOLDS, Ablation, AblationConfig, Configuration, Result
-from .files import write_bytes, write_text
 from .metrics import RATES
 from .page import Data, asset, filled, shared_parts
 from .resampling import mean_and_spread

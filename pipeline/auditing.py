@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
+from ..files import write_text
 from .cache import Features, FeatureStore
-from .console import Progress
 from .datasets import Counts, Dataset, DatasetChoice, LabelledVideo, Location, any_fold, count, frame_truth, locate
 from .decoding import Decoder
-from .files import write_text
 from .sidecar import digest, stamp
+from .support.console import Progress
 from .videos import VideoError, VideoSource, find_videos, is_cut_off, open_video
 
 READERS = 8  # files that are opened at once: disks and networks answer several questions as fast as one

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .ahead import ahead
 from .cache import Features
 from .scaling import Scale, Scaling, check_scale
+from .support.ahead import ahead
 
 Sampling = Literal["even", "run"]
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..models import Bags
-from .ahead import ahead
 from .bags import TrainingVideos
+from .support.ahead import ahead
 
 ABNORMAL, NORMAL, SAMPLING = range(3)  # streams of random numbers
 

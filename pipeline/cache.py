@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..files import replacing, write_text
 from .clips import Clipping, Segments
-from .files import replacing, write_text
 from .naming import NameIndex
 from .sidecar import Sidecar, check_fingerprint, digest, stamp
 from .videos import VideoSource

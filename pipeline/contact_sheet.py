@@ -19,12 +19,12 @@ from statistics import median
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..errors import UserError
-from .console import Progress
+from ..files import write_bytes, write_text
 from .datasets import check_clear, locate
 from .decoding import Decoder
-from .files import write_bytes, write_text
 from .preview import Picture, pick_frames
 from .runs import BankRow, read_bank, read_manifest_of_run
+from .support.console import Progress
 from .videos import VideoError, find_videos
 
 TABLE = "bank.csv"

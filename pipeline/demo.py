@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .console import console
 from .datasets import read_manifest
 from .evaluation import Evaluation, evaluate, last_weights, write_evaluations
 from .extraction import extract
@@ -18,6 +17,7 @@ from .report import report_evaluations
 from .resampling import mean_and_spread
 from .runs import is_run, load_run, seed_folder
 from .settings import ExtractionConfig, TrainingConfig, XELConfig
+from .support.console import console
 from .tables import per_cent
 from .training import train
 from .videos import find_videos

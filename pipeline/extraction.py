@@ -21,12 +21,12 @@ from ..extractors import create, spec_of
 from ..extractors.weights import digest_of
 from .cache import FeatureStore, FeatureWriter
 from .clips import Clipping
-from .console import Progress, console
-from .memory import keep_freed_memory
 from .reading import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .settings import ExtractionConfig
 from .sidecar import Sidecar, Timeline
 from .stillness import Stillness
+from .support.console import Progress, console
+from .support.memory import keep_freed_memory
 from .videos import VideoSource
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..files import write_bytes
 from .ablation_page import Row
 from .curves import mean_roc, mean_trade_off
 from .datasets import spans_of
 from .evaluation import Evaluation
-from .files import write_bytes
 from .metrics import THRESHOLD, rates_at
 from .resampling import mean_and_spread
 from .runs import NAMES

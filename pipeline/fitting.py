@@ -21,12 +21,12 @@ from ..models.products import fast_products
 from .bags import TrainingVideos
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
-from .console import Progress
 from .inference import highest_scores
 from .learned import Separation
-from .memory import keep_freed_memory
 from .pace import Pace
 from .settings import TrainingConfig
+from .support.console import Progress
+from .support.memory import keep_freed_memory
 
 CURVE_EVERY = 10  # iterations between two points of a TensorBoard curve
 SMALL_STEP = 5e5  # numbers in the bags of a step

@@ -22,10 +22,10 @@ from .. import __version__
 from ..errors import UserError
 from .cache import FeatureStore
 from .clips import Clipping, Segments, Tail
-from .console import Progress
 from .datasets import DatasetChoice, LabelledVideo, any_fold
 from .feature_files import ARRAY, TEXT, find_files, pieces_of, place_of, shape_of, some
 from .sidecar import Sidecar, Timeline, digest, stamp
+from .support.console import Progress
 from .videos import FOLDER_FRAME_RATE, VideoError, VideoSource, open_video
 
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from ..errors import UserError
+from ..files import replacing
 from .decoding import Decoder
-from .files import replacing
 from .metrics import THRESHOLD
 from .preview import Preview, container_start, make_preview
 from .videos import FOLDER_FRAME_RATE, VideoError

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..errors import UserError
+from ..files import write_bytes, write_text
 from .bags import BagConfig
 from .clips import Clipping, Segments, clipping_from
-from .files import write_bytes, write_text
 from .learned import Learned
 from .scaling import Scaling
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..extractors import spec_of
 from ..extractors.weights import digest_of
+from ..files import write_bytes, write_text
 from .cache import Features, FeatureStore
 from .clips import Clipping
 from .extraction import ExtractionResult, extract
-from .files import write_bytes, write_text
 from .protocols import PROTOCOLS, Protocol
 from .runs import Run, RunManifest
 from .settings import ExtractionConfig

@@ -21,7 +21,6 @@ from .baseline import fit_svm
 from .cache import Features, FeatureStore, hold
 from .checkpoints import FILE as CHECKPOINT
 from .checkpoints import check_identity
-from .console import console
 from .datasets import Dataset, LabelledVideo, frame_truth
 from .fitting import Fitted, Judge, fit
 from .inference import highest_scores, score_clips
@@ -29,6 +28,7 @@ from .learned import Learned, Separation
 from .runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
 from .scaling import Scaling
 from .settings import TrainingConfig
+from .support.console import console
 
 SPLIT = 3  # stream of random numbers, beside those of the batches
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from xelvad.pipeline.ahead import ahead
+from xelvad.pipeline.support.ahead import ahead
 
 
 def workers() -> list[str]:

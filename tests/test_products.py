@@ -110,7 +110,7 @@ import sys
 import torch
 from pathlib import Path
 from xelvad.models.products import fast_products, keep_few_products
-from xelvad.pipeline.memory import keep_freed_memory
+from xelvad.pipeline.support.memory import keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20

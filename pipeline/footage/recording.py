@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-from ..files import replacing, write_text
+from ...files import replacing, write_text
 from .events import Children
 from .scene import Camera, Canvas, Picture, draw_backdrop
 from .street import Collision, FlashAndSmoke, Incident, Light, Running, Street
