@@ -28,7 +28,7 @@ from xelvad.pipeline.datasets.dataset import LabelledVideo
 from xelvad.pipeline.datasets.manifest import any_fold, read_manifest
 from xelvad.pipeline.extraction import extract
 from xelvad.pipeline.settings import ExtractionConfig
-from xelvad.pipeline.videos import find_videos
+from xelvad.pipeline.videos.sources import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRACTOR = "i3d-rgb"

@@ -27,7 +27,7 @@ from xelvad.pipeline.ablation import Outcome, cross_validate, folds_of
 from xelvad.pipeline.extraction import extract
 from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.settings import ExtractionConfig, TrainingConfig
-from xelvad.pipeline.videos import find_videos
+from xelvad.pipeline.videos.sources import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2  # processes of one thread each: small matrices gain nothing from more threads

@@ -29,12 +29,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from xelvad import __version__
 from xelvad.extractors import ClipExtractor, create
 from xelvad.extractors.runtimes import Engine
-from xelvad.pipeline.decoding import Decoder
 from xelvad.pipeline.extraction import LARGEST_SHORT_SIDE, extract
 from xelvad.pipeline.footage import draw_video
 from xelvad.pipeline.settings import ExtractionConfig
 from xelvad.pipeline.support.memory import keep_freed_memory
-from xelvad.pipeline.videos import find_videos
+from xelvad.pipeline.videos.sources import find_videos
+from xelvad.pipeline.videos.worker import Decoder
 
 NETWORKS = ("i3d-rgb", "c3d", "i3d-r50", "r3d-18", "s3d", "swin3d-t")
 END_TO_END = ("i3d-rgb", "c3d", "i3d-r50")

@@ -39,7 +39,7 @@ from xelvad.pipeline.runs import is_run, load_run, seed_folder
 from xelvad.pipeline.scoring import score_features
 from xelvad.pipeline.settings import QUIRKS, ExtractionConfig, TrainingConfig
 from xelvad.pipeline.training import train
-from xelvad.pipeline.videos import find_videos
+from xelvad.pipeline.videos.sources import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("XELVAD_SHARED", ROOT.parent / "shared" / "data"))

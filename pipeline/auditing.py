@@ -18,10 +18,11 @@ from ..errors import UserError
 from ..files import write_text
 from .cache import Features, FeatureStore
 from .datasets import Counts, Dataset, DatasetChoice, LabelledVideo, Location, any_fold, count, frame_truth, locate
-from .decoding import Decoder
-from .sidecar import digest, stamp
 from .support.console import Progress
-from .videos import VideoError, VideoSource, find_videos, is_cut_off, open_video
+from .videos.identity import digest, stamp
+from .videos.reader import VideoError, is_cut_off, open_video
+from .videos.sources import VideoSource, find_videos
+from .videos.worker import Decoder
 
 READERS = 8  # files that are opened at once: disks and networks answer several questions as fast as one
 SHORT_SIDE = 32  # pixels to which frames are scaled that are only counted

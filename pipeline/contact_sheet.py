@@ -21,11 +21,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ..errors import UserError
 from ..files import write_bytes, write_text
 from .datasets import check_clear, locate
-from .decoding import Decoder
 from .preview import Picture, pick_frames
 from .runs import BankRow, read_bank, read_manifest_of_run
 from .support.console import Progress
-from .videos import VideoError, find_videos
+from .videos.reader import VideoError
+from .videos.sources import find_videos
+from .videos.worker import Decoder
 
 TABLE = "bank.csv"
 SHEET = "contact_sheet.jpg"

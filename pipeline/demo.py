@@ -20,7 +20,7 @@ from .settings import ExtractionConfig, TrainingConfig, XELConfig
 from .support.console import console
 from .tables import per_cent
 from .training import train
-from .videos import find_videos
+from .videos.sources import find_videos
 
 VIDEOS = 60  # 40 to train, of which 10 say what is normal and learnt from by none; 20 to test
 FRAMES = 128  # per video: 8 clips

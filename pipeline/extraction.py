@@ -20,14 +20,14 @@ from ..errors import UserError
 from ..extractors import create, spec_of
 from ..extractors.weights import digest_of
 from .cache import FeatureStore, FeatureWriter
-from .clips import Clipping
-from .reading import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .settings import ExtractionConfig
 from .sidecar import Sidecar, Timeline
-from .stillness import Stillness
 from .support.console import Progress, console
 from .support.memory import keep_freed_memory
-from .videos import VideoSource
+from .videos.clips import Clipping
+from .videos.sources import VideoSource
+from .videos.stillness import Stillness
+from .videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .naming import NameIndex
-from .videos import VIDEO_SUFFIXES
+from .videos.names import NameIndex
+from .videos.sources import VIDEO_SUFFIXES
 
 ARRAY, TEXT = ".npy", ".txt"
 SUFFIXES = (ARRAY, TEXT)

@@ -21,12 +21,15 @@ import numpy as np
 from .. import __version__
 from ..errors import UserError
 from .cache import FeatureStore
-from .clips import Clipping, Segments, Tail
 from .datasets import DatasetChoice, LabelledVideo, any_fold
 from .feature_files import ARRAY, TEXT, find_files, pieces_of, place_of, shape_of, some
-from .sidecar import Sidecar, Timeline, digest, stamp
+from .sidecar import Sidecar, Timeline
 from .support.console import Progress
-from .videos import FOLDER_FRAME_RATE, VideoError, VideoSource, open_video
+from .videos.clips import Clipping, Segments
+from .videos.config import Tail
+from .videos.identity import digest, stamp
+from .videos.reader import FOLDER_FRAME_RATE, VideoError, open_video
+from .videos.sources import VideoSource
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from plotly.offline import get_plotlyjs
 
 from ..errors import UserError
 from ..files import replacing
-from .decoding import Decoder
 from .metrics import THRESHOLD
 from .preview import Preview, container_start, make_preview
-from .videos import FOLDER_FRAME_RATE, VideoError
+from .videos.reader import FOLDER_FRAME_RATE, VideoError
+from .videos.worker import Decoder
 
 if TYPE_CHECKING:
     from .tables import ResultTable

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .cache import Features
-from .clips import Clipping, Segments
 from .inference import score_clips, score_segments
 from .scaling import Scaling
+from .videos.clips import Clipping, Segments
 
 if TYPE_CHECKING:
     from ..models import Detector

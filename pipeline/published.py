@@ -11,7 +11,6 @@ import yaml
 
 from ..errors import UserError
 from .checkpoints import flat
-from .clips import Segments
 from .datasets import Dataset
 from .evaluation import Summary, evaluate_all, summarise
 from .page import asset
@@ -20,6 +19,7 @@ from .recipes import load_recipe
 from .runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
 from .settings import EvaluationConfig
 from .training import plain
+from .videos.clips import Segments
 
 FILE = "published.yaml"
 PAPERS = ("xel",)

@@ -11,7 +11,7 @@ from .page import Curve, ReportedVideo, RocCurve, write_page
 from .runs import Run
 from .scoring import FrameScores
 from .tables import result_tables
-from .videos import VideoSource
+from .videos.sources import VideoSource
 
 PAGE = "report.html"
 

@@ -21,9 +21,9 @@ import yaml
 from ..errors import UserError
 from ..files import write_bytes, write_text
 from .bags import BagConfig
-from .clips import Clipping, Segments, clipping_from
 from .learned import Learned
 from .scaling import Scaling
+from .videos.clips import Clipping, Segments, clipping_from
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,13 +15,13 @@ from ..extractors import spec_of
 from ..extractors.weights import digest_of
 from ..files import write_bytes, write_text
 from .cache import Features, FeatureStore
-from .clips import Clipping
 from .extraction import ExtractionResult, extract
 from .protocols import PROTOCOLS, Protocol
 from .runs import Run, RunManifest
 from .settings import ExtractionConfig
 from .sidecar import check_fingerprint
-from .videos import VideoSource
+from .videos.clips import Clipping
+from .videos.sources import VideoSource
 
 
 @dataclass(frozen=True)

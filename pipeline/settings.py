@@ -15,9 +15,9 @@ from typing import Literal
 from ..errors import UserError
 from ..extractors.weights import RANDOM
 from .bags import BagConfig
-from .clips import Tail
 from .events import EventConfig
 from .protocols import PROTOCOLS, ProtocolName
+from .videos.config import Tail
 
 QUIRKS = {
     "xel-dropout": "XEL scores what it compares, the bank and the abnormal maxima, with dropout on",

@@ -1,11 +1,7 @@
-"""The sidecar of a feature file: what it was made of and with, and how that is told from another video's.
-
-A video is known by its size and the time of its last change, and where these differ, by its digest.
-"""
+"""The sidecar of a feature file: what it was made of and with."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .clips import Clipping, Segments, clipping_from
+from .videos.clips import Clipping, Segments, clipping_from
 
 FORMAT = 1
 TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision
@@ -101,22 +97,3 @@ def check_fingerprint(where: Path, found: str, wanted: str | None) -> None:
     """
     if wanted is not None and found != wanted:
         raise UserError(f"{where}: made by «{found}», not by «{wanted}»; use another --features folder")
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds of a video file, or of a folder of frames."""
-    if path.is_dir():
-        stats = [file.stat() for file in path.iterdir() if file.is_file()]
-        return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a video file, or of a folder's pictures in the order of their names."""
-    total = hashlib.sha256()
-    for file in sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]:
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from xelvad import __version__
 from xelvad.extractors import EXTRACTORS
 from xelvad.pipeline.cache import FeatureStore
-from xelvad.pipeline.clips import Clipping
 from xelvad.pipeline.sidecar import Sidecar, Timeline
+from xelvad.pipeline.videos.clips import Clipping
 
 FEATURE_DIM = 16
 FINGERPRINT = EXTRACTORS["i3d-rgb"].fingerprint("of the synthetic features")

@@ -14,8 +14,8 @@ from xelvad.errors import UserError
 from xelvad.pipeline.auditing import Audit, AuditConfig, audit
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.clips import Clipping
 from xelvad.pipeline.datasets import Counts, DatasetChoice, Official
+from xelvad.pipeline.videos.clips import Clipping
 
 from .conftest import Footage
 from .synthetic import FEATURE_DIM, write_features

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from xelvad.errors import UserError
 from xelvad.pipeline.bags import BagConfig, Sampling, TrainingVideos, clips_of_segment, make_bag
 from xelvad.pipeline.cache import PIECE_ROWS, Features, FeatureStore, hold
-from xelvad.pipeline.clips import Clipping, Segments
 from xelvad.pipeline.scaling import Scaling
+from xelvad.pipeline.videos.clips import Clipping, Segments
 
 from .synthetic import write_features
 

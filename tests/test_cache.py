@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import FeatureStore
-from xelvad.pipeline.clips import Clipping, Segments
-from xelvad.pipeline.sidecar import Sidecar, Timeline, digest, stamp
-from xelvad.pipeline.videos import VideoSource
+from xelvad.pipeline.sidecar import Sidecar, Timeline
+from xelvad.pipeline.videos.clips import Clipping, Segments
+from xelvad.pipeline.videos.identity import digest, stamp
+from xelvad.pipeline.videos.sources import VideoSource
 
 DIM = 3
 FINGERPRINT = "tiny | pixels | weights 1234"

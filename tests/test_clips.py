@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xelvad.pipeline.clips import Clipping, Segments, Tail, clipping_from
+from xelvad.pipeline.videos.clips import Clipping, Segments, clipping_from
+from xelvad.pipeline.videos.config import Tail
 
 LENGTHS = [1, 15, 16, 17, 32, 421]
 

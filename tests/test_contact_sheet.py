@@ -14,7 +14,6 @@ from xelvad.errors import UserError
 from xelvad.pipeline import contact_sheet
 from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.clips import Clipping, Segments
 from xelvad.pipeline.contact_sheet import (
     CAPTION,
     MAT,
@@ -30,9 +29,10 @@ from xelvad.pipeline.contact_sheet import (
     show_bank,
     tile_corner,
 )
-from xelvad.pipeline.decoding import DecodedVideo, Decoder
 from xelvad.pipeline.preview import BLOCK_SIZE, pick_frames
 from xelvad.pipeline.runs import BankRow, RunManifest, read_bank
+from xelvad.pipeline.videos.clips import Clipping, Segments
+from xelvad.pipeline.videos.worker import DecodedVideo, Decoder
 
 from .conftest import LANDSCAPE, PORTRAIT, Footage
 from .synthetic import write_dataset

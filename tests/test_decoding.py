@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from xelvad.errors import UserError
-from xelvad.pipeline import decoding
-from xelvad.pipeline.decoding import BLOCKS_IN_FLIGHT, DecodedVideo, Decoder
-from xelvad.pipeline.videos import VideoError, open_video
+from xelvad.pipeline.videos import worker as decoding
+from xelvad.pipeline.videos.reader import VideoError, open_video
+from xelvad.pipeline.videos.worker import BLOCKS_IN_FLIGHT, DecodedVideo, Decoder
 
 from .conftest import Footage
 

@@ -23,13 +23,13 @@ from xelvad.extractors.runtimes import Engine
 from xelvad.pipeline import extraction
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.clips import Tail
-from xelvad.pipeline.decoding import Decoder
 from xelvad.pipeline.extraction import ExtractionResult, extract
-from xelvad.pipeline.reading import ClipReader
 from xelvad.pipeline.settings import ExtractionConfig
-from xelvad.pipeline.sidecar import digest
-from xelvad.pipeline.videos import find_videos
+from xelvad.pipeline.videos.config import Tail
+from xelvad.pipeline.videos.identity import digest
+from xelvad.pipeline.videos.sources import find_videos
+from xelvad.pipeline.videos.stream import ClipReader
+from xelvad.pipeline.videos.worker import Decoder
 
 from .conftest import LANDSCAPE, Footage
 

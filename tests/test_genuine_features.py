@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score
 
 from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.clips import Segments
 from xelvad.pipeline.datasets import Dataset, read_ucf_crime
+from xelvad.pipeline.videos.clips import Segments
 
 TRAIN = ("Normal_Videos_024_x264", "Shooting033_x264", "Shoplifting028_x264")
 TEST = ("Normal_Videos_006_x264", "Explosion008_x264", "RoadAccidents022_x264")

@@ -17,7 +17,7 @@ from xelvad.pipeline.datasets import (
     read_shanghaitech,
     read_ucf_crime,
 )
-from xelvad.pipeline.videos import VideoSource, find_videos
+from xelvad.pipeline.videos.sources import VideoSource, find_videos
 
 Layout = Callable[[LabelledVideo, int], str]
 

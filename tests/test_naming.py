@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from xelvad.pipeline.naming import NameIndex
+from xelvad.pipeline.videos.names import NameIndex
 
 NAMES = ["a.mp4", "b.mp4", "a.avi", "A.MP4", "a", "a.b.mp4", "a.b"]
 FOLDERS = ["", "x/", "y/", "x/y/", "y/x/", "xy/"]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xelvad.pipeline.decoding import DecodedVideo, Decoder
 from xelvad.pipeline.preview import THUMBNAIL_HEIGHT, container_start, make_preview
-from xelvad.pipeline.videos import VideoError, open_video
+from xelvad.pipeline.videos.reader import VideoError, open_video
+from xelvad.pipeline.videos.worker import DecodedVideo, Decoder
 
 VARYING_STEPS = np.where(np.arange(89) % 20 < 10, 0.04, 0.12)
 VARYING_TIMES = np.concatenate([[0.0], np.cumsum(VARYING_STEPS)])

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from xelvad.errors import UserError
 from xelvad.pipeline.cache import Features, FeatureStore
-from xelvad.pipeline.clips import Clipping, Segments
 from xelvad.pipeline.protocols import PROTOCOLS, ProtocolName
 from xelvad.pipeline.scaling import Scaling
+from xelvad.pipeline.videos.clips import Clipping, Segments
 
 from .numeric import OneFeature
 from .synthetic import write_features

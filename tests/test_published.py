@@ -10,7 +10,6 @@ import pytest
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.clips import Segments
 from xelvad.pipeline.datasets import Dataset, LabelledVideo
 from xelvad.pipeline.published import (
     OfficialSet,
@@ -24,6 +23,7 @@ from xelvad.pipeline.published import (
 )
 from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.runs import RunManifest, identity_of, read_manifest_of_run
+from xelvad.pipeline.videos.clips import Segments
 
 from .synthetic import write_dataset
 

@@ -14,10 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.clips import Clipping, Tail
-from xelvad.pipeline.decoding import SHARED_MEMORY
-from xelvad.pipeline.reading import CLIPS_WAITING, Clip, ClipReader, Closed, Failed, Opened, Prepare
-from xelvad.pipeline.videos import VideoSource
+from xelvad.pipeline.videos.clips import Clipping
+from xelvad.pipeline.videos.config import Tail
+from xelvad.pipeline.videos.sources import VideoSource
+from xelvad.pipeline.videos.stream import CLIPS_WAITING, Clip, ClipReader, Closed, Failed, Opened, Prepare
+from xelvad.pipeline.videos.worker import SHARED_MEMORY
 
 from .conftest import Footage
 

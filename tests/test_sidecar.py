@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xelvad.pipeline.sidecar import Timeline, digest, stamp
+from xelvad.pipeline.sidecar import Timeline
+from xelvad.pipeline.videos.identity import digest, stamp
 
 
 @pytest.mark.parametrize("rate", [25, 30000 / 1001, 7.5, 1000])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xelvad.pipeline.stillness import Stillness, block_means
+from xelvad.pipeline.videos.stillness import Stillness, block_means
 
 
 def means_by_loops(clip: NDArray[np.uint8], block: int) -> NDArray[np.float64]:

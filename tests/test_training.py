@@ -19,7 +19,6 @@ from xelvad.models import DETECTORS, Bags, Detector
 from xelvad.pipeline.baseline import fit_svm
 from xelvad.pipeline.batches import Batches
 from xelvad.pipeline.cache import Features, FeatureStore
-from xelvad.pipeline.clips import Clipping
 from xelvad.pipeline.datasets import Dataset, read_manifest
 from xelvad.pipeline.fitting import make_detector, make_xel
 from xelvad.pipeline.pace import Pace
@@ -27,6 +26,7 @@ from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.runs import load_run, read_bank, read_manifest_of_run
 from xelvad.pipeline.settings import QUIRKS, TrainingConfig, XELConfig
 from xelvad.pipeline.training import TrainingData, load_training_data, train, train_seeds, validation_split
+from xelvad.pipeline.videos.clips import Clipping
 
 from .numeric import one_thread
 from .synthetic import FEATURE_DIM, FINGERPRINT, write_dataset, write_features

@@ -9,18 +9,18 @@ import pytest
 from PIL import Image
 
 from xelvad.errors import UserError
-from xelvad.pipeline.videos import (
+from xelvad.pipeline.videos.reader import (
     FOLDER_FRAME_RATE,
     FrameBlock,
     FrameFolder,
     Video,
     VideoError,
     VideoFile,
-    find_videos,
     fit_short_side,
     is_cut_off,
     open_video,
 )
+from xelvad.pipeline.videos.sources import find_videos
 
 from .conftest import LANDSCAPE, PORTRAIT, Footage
 

@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from ..extraction import extract
     from ..settings import ExtractionConfig
-    from ..videos import find_videos
+    from ..videos.sources import find_videos
 
     result = extract(find_videos(arguments.videos), arguments.features, config_of(ExtractionConfig, arguments))
     output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")

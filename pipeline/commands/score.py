@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> int:
     from ..runs import load_run
     from ..scoring import score_videos
     from ..settings import ExtractionConfig
-    from ..videos import find_videos
+    from ..videos.sources import find_videos
 
     run, sources = load_run(arguments.run), find_videos(arguments.videos)
     features = arguments.features or arguments.out / "features"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import UserError
-from ..videos import find_videos
+from ..videos.sources import find_videos
 from .dataset import Dataset
 from .location import check_clear, locate
 from .manifest import read_manifest

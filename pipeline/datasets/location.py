@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
-from ..naming import NameIndex
-from ..videos import VideoSource
+from ..videos.names import NameIndex
+from ..videos.sources import VideoSource
 
 LISTED = 5  # names in an error message
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
-from ..videos import find_videos
+from ..videos.sources import find_videos
 from .dataset import Counts, Dataset, LabelledVideo, Official, Split, check_unique
 from .lists import find_list, lines_of
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from .videos import VIDEO_SUFFIXES
+from .sources import VIDEO_SUFFIXES
 
 
 class NameIndex:

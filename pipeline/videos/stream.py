@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .clips import Clipping
-from .decoding import Decoder, DecodingSummary
-from .sidecar import digest, stamp
-from .videos import VideoError, VideoInfo, VideoSource
+from .identity import digest, stamp
+from .reader import VideoError, VideoInfo
+from .sources import VideoSource
+from .worker import Decoder, DecodingSummary
 
 CLIPS_WAITING = 4  # per worker
 

@@ -22,8 +22,8 @@ from typing import cast
 
 import numpy as np
 
-from ..errors import UserError
-from .videos import FrameBlock, VideoError, VideoInfo, open_video
+from ...errors import UserError
+from .reader import FrameBlock, VideoError, VideoInfo, open_video
 
 BLOCKS_IN_FLIGHT = 3
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it

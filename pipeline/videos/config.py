@@ -1,0 +1,8 @@
+"""Options that concern videos."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Tail = Literal["pad", "drop"]
+"""What becomes of the last, incomplete clip: padded with its last frame, or left out."""
