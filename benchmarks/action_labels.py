@@ -23,11 +23,11 @@ from torchvision.models.video import R3D_18_Weights
 from xelvad import __version__
 from xelvad.extractors import create
 from xelvad.extractors.i3d import InceptionI3D
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets.dataset import LabelledVideo
 from xelvad.pipeline.datasets.manifest import any_fold, read_manifest
-from xelvad.pipeline.extraction import extract
-from xelvad.pipeline.settings import ExtractionConfig
+from xelvad.pipeline.features.config import ExtractionConfig
+from xelvad.pipeline.features.extraction import extract
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.sources import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent

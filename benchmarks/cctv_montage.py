@@ -24,9 +24,10 @@ from results import write_section
 
 from xelvad import __version__
 from xelvad.pipeline.ablation import Outcome, cross_validate, folds_of
-from xelvad.pipeline.extraction import extract
+from xelvad.pipeline.features.config import ExtractionConfig
+from xelvad.pipeline.features.extraction import extract
 from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.settings import ExtractionConfig, TrainingConfig
+from xelvad.pipeline.settings import TrainingConfig
 from xelvad.pipeline.videos.sources import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent

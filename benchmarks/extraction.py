@@ -29,9 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from xelvad import __version__
 from xelvad.extractors import ClipExtractor, create
 from xelvad.extractors.runtimes import Engine
-from xelvad.pipeline.extraction import LARGEST_SHORT_SIDE, extract
+from xelvad.pipeline.features.config import ExtractionConfig
+from xelvad.pipeline.features.extraction import LARGEST_SHORT_SIDE, extract
 from xelvad.pipeline.footage import draw_video
-from xelvad.pipeline.settings import ExtractionConfig
 from xelvad.pipeline.support.memory import keep_freed_memory
 from xelvad.pipeline.videos.sources import find_videos
 from xelvad.pipeline.videos.worker import Decoder

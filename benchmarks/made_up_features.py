@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xelvad import __version__
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import Dataset, LabelledVideo
-from xelvad.pipeline.sidecar import Sidecar, Timeline
+from xelvad.pipeline.features.sidecar import Sidecar, Timeline
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.clips import Clipping
 
 CLIPS, FEATURE_DIM, BANK = 450, 4096, 800  # as in the published script: a row of the bank for each normal video

@@ -25,9 +25,9 @@ from made_up_features import EXTRACTOR, sidecar_of
 from results import write_section
 
 from xelvad import __version__
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import Dataset, LabelledVideo
 from xelvad.pipeline.evaluation import evaluate
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.runs import load_run
 from xelvad.pipeline.settings import XELConfig

@@ -31,12 +31,12 @@ from results import write_section
 
 from xelvad import __version__
 from xelvad.pipeline.ablation import cross_validate
-from xelvad.pipeline.cache import FeatureStore
-from xelvad.pipeline.extraction import LARGEST_SHORT_SIDE, extract
+from xelvad.pipeline.features.config import ExtractionConfig
+from xelvad.pipeline.features.extraction import LARGEST_SHORT_SIDE, extract
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.footage.recording import ANOMALIES, film
 from xelvad.pipeline.footage.scene import Picture
 from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.settings import ExtractionConfig
 from xelvad.pipeline.videos.clips import Clipping
 from xelvad.pipeline.videos.sources import VideoSource, find_videos
 from xelvad.pipeline.videos.stillness import Stillness

@@ -41,13 +41,13 @@ from xelvad import __version__
 from xelvad.extractors import spec_of
 from xelvad.models import Detector
 from xelvad.models.products import fast_products, keep_few_products
-from xelvad.pipeline.bags import BagConfig
-from xelvad.pipeline.cache import Features, FeatureStore
 from xelvad.pipeline.datasets import Dataset
+from xelvad.pipeline.features.config import BagConfig
+from xelvad.pipeline.features.scaling import Scaling
+from xelvad.pipeline.features.store import Features, FeatureStore
 from xelvad.pipeline.fitting import fit
 from xelvad.pipeline.inference import score_clips
 from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.scaling import Scaling
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
 from xelvad.pipeline.training import TrainingData, load_training_data
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..models import Bags
-from .bags import TrainingVideos
+from .features.bags import TrainingVideos
 from .support.ahead import ahead
 
 ABNORMAL, NORMAL, SAMPLING = range(3)  # streams of random numbers

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .cache import Features, FeatureStore
 from .datasets import Dataset, LabelledVideo
+from .features.store import Features, FeatureStore
 from .protocols import Protocol
 from .runs import Run, identity_of
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from .datasets import read_manifest
 from .evaluation import Evaluation, evaluate, last_weights, write_evaluations
-from .extraction import extract
+from .features.config import ExtractionConfig
+from .features.extraction import extract
 from .footage import draw_dataset
 from .report import report_evaluations
 from .resampling import mean_and_spread
 from .runs import is_run, load_run, seed_folder
-from .settings import ExtractionConfig, TrainingConfig, XELConfig
+from .settings import TrainingConfig, XELConfig
 from .support.console import console
 from .tables import per_cent
 from .training import train

@@ -13,10 +13,10 @@ from typing import Literal, get_args
 
 from ..errors import UserError
 from ..files import write_text
-from .cache import FeatureStore
 from .calibration import Calibration, calibrate
 from .datasets import Dataset, LabelledVideo, frame_truth
 from .events import EventConfig, EventMetrics, Span, event_metrics, find_events
+from .features.store import FeatureStore
 from .learned import Verdict
 from .metrics import (
     RATES,

@@ -18,9 +18,9 @@ from torch.utils.tensorboard import SummaryWriter
 from ..errors import UserError
 from ..models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, hardest, highest
 from ..models.products import fast_products
-from .bags import TrainingVideos
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
+from .features.bags import TrainingVideos
 from .inference import highest_scores
 from .learned import Separation
 from .pace import Pace

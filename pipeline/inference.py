@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .bags import TrainingVideos, make_bag
-from .cache import Features
-from .scaling import Scaling
+from .features.bags import TrainingVideos, make_bag
+from .features.scaling import Scaling
+from .features.store import Features
 
 if TYPE_CHECKING:
     from ..models import Detector

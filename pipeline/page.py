@@ -29,7 +29,8 @@ from ..errors import UserError
 from ..files import replacing
 from .metrics import THRESHOLD
 from .preview import Preview, container_start, make_preview
-from .videos.reader import FOLDER_FRAME_RATE, VideoError
+from .videos.config import FOLDER_FRAME_RATE
+from .videos.reader import VideoError
 from .videos.worker import Decoder
 
 if TYPE_CHECKING:

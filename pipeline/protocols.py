@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .cache import Features
+from .features.scaling import Scaling
+from .features.store import Features
 from .inference import score_clips, score_segments
-from .scaling import Scaling
 from .videos.clips import Clipping, Segments
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ import yaml
 
 from ..errors import UserError
 from ..files import write_bytes, write_text
-from .bags import BagConfig
+from .features.config import BagConfig
+from .features.scaling import Scaling
 from .learned import Learned
-from .scaling import Scaling
 from .videos.clips import Clipping, Segments, clipping_from
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from ..errors import UserError
 from ..extractors import spec_of
 from ..extractors.weights import digest_of
 from ..files import write_bytes, write_text
-from .cache import Features, FeatureStore
-from .extraction import ExtractionResult, extract
+from .features.config import ExtractionConfig
+from .features.extraction import ExtractionResult, extract
+from .features.sidecar import check_fingerprint
+from .features.store import Features, FeatureStore
 from .protocols import PROTOCOLS, Protocol
 from .runs import Run, RunManifest
-from .settings import ExtractionConfig
-from .sidecar import check_fingerprint
 from .videos.clips import Clipping
 from .videos.sources import VideoSource
 

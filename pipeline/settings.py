@@ -7,17 +7,13 @@ and what the papers used, are the files in ``recipes/``.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import UserError
-from ..extractors.weights import RANDOM
-from .bags import BagConfig
 from .events import EventConfig
+from .features.config import BagConfig
 from .protocols import PROTOCOLS, ProtocolName
-from .videos.config import Tail
 
 QUIRKS = {
     "xel-dropout": "XEL scores what it compares, the bank and the abnormal maxima, with dropout on",
@@ -26,48 +22,6 @@ QUIRKS = {
     "constant-bank": "before its first refresh, the bank is a constant 0.5",
     "extra-rows": "the bank has as many rows as the larger kind has videos; rows too many stay constant",
 }
-
-
-@dataclass(frozen=True)
-class ExtractionConfig:
-    """How features are made.
-
-    Attributes:
-        extractor: the clip networks, all fed by one decoding; `xelvad extractors` lists them.
-        weights: known weights by name, a checkpoint file, or "random"; the extractor's own by default.
-        tail: "pad" repeats the last frame so that every frame gets a score; "drop" is the papers' protocol.
-        batch: clips that go through the network at once, of however many videos; 4 on a CPU and 32 on a GPU by default.
-        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
-        runtime: "eager", "compile" (torch.compile) or "openvino"; "auto" takes the fastest that is installed. All give
-            the same features.
-        workers: videos decoded at once; 1 on a CPU, where decoding is a small share, and the cores of the machine for a
-            GPU by default.
-        reuse_static: give a clip the features of the one before while no block of the picture has changed by more grey
-            levels (of 255) than this; 0 computes every clip.
-    """
-
-    extractor: Sequence[str] = ("i3d-rgb",)
-    weights: str | None = None
-    tail: Tail = "pad"
-    batch: int | None = None
-    device: str = "auto"
-    runtime: Literal["auto", "eager", "compile", "openvino"] = "auto"
-    workers: int | None = None
-    reuse_static: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UserError(f"--device is cpu, cuda, cuda:1 and so on, or auto, not {self.device}")
-        if not 0 <= self.reuse_static <= 255:
-            raise UserError(f"reuse_static is a difference of grey levels, 0 to 255, not {self.reuse_static}")
-        if not self.extractor or len(set(self.extractor)) < len(self.extractor):
-            raise UserError(f"extractor: name one or more, each once, not {', '.join(self.extractor) or 'none'}")
-        if len(self.extractor) > 1 and self.weights not in (None, RANDOM):
-            raise UserError(f"weights: {self.weights} cannot fit {' and '.join(self.extractor)}: extract one by one")
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from sklearn.metrics import roc_auc_score
 from .. import __version__
 from ..errors import UserError
 from ..models import Detector, HardInstanceBank
-from .bags import TrainingVideos
 from .baseline import fit_svm
-from .cache import Features, FeatureStore, hold
 from .checkpoints import FILE as CHECKPOINT
 from .checkpoints import check_identity
 from .datasets import Dataset, LabelledVideo, frame_truth
+from .features.bags import TrainingVideos
+from .features.scaling import Scaling
+from .features.store import Features, FeatureStore, hold
 from .fitting import Fitted, Judge, fit
 from .inference import highest_scores, score_clips
 from .learned import Learned, Separation
 from .runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
-from .scaling import Scaling
 from .settings import TrainingConfig
 from .support.console import console
 

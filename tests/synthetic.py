@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from xelvad import __version__
 from xelvad.extractors import EXTRACTORS
-from xelvad.pipeline.cache import FeatureStore
-from xelvad.pipeline.sidecar import Sidecar, Timeline
+from xelvad.pipeline.features.sidecar import Sidecar, Timeline
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.clips import Clipping
 
 FEATURE_DIM = 16

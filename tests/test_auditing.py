@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from xelvad.errors import UserError
-from xelvad.pipeline.auditing import Audit, AuditConfig, audit
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import Counts, DatasetChoice, Official
+from xelvad.pipeline.features.audit import Audit, audit
+from xelvad.pipeline.features.config import AuditConfig
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.clips import Clipping
 
 from .conftest import Footage

@@ -8,9 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.bags import BagConfig, Sampling, TrainingVideos, clips_of_segment, make_bag
-from xelvad.pipeline.cache import PIECE_ROWS, Features, FeatureStore, hold
-from xelvad.pipeline.scaling import Scaling
+from xelvad.pipeline.features.bags import Sampling, TrainingVideos, clips_of_segment, make_bag
+from xelvad.pipeline.features.config import BagConfig
+from xelvad.pipeline.features.scaling import Scaling
+from xelvad.pipeline.features.store import PIECE_ROWS, Features, FeatureStore, hold
 from xelvad.pipeline.videos.clips import Clipping, Segments
 
 from .synthetic import write_features

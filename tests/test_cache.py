@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.cache import FeatureStore
-from xelvad.pipeline.sidecar import Sidecar, Timeline
+from xelvad.pipeline.features.sidecar import Sidecar, Timeline
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.clips import Clipping, Segments
 from xelvad.pipeline.videos.identity import digest, stamp
 from xelvad.pipeline.videos.sources import VideoSource
@@ -200,7 +200,7 @@ def test_a_file_that_ends_while_it_is_read_is_named(store: FeatureStore, monkeyp
     mapped = np.lib.format.open_memmap(path)
     with path.open("r+b") as file:
         file.truncate(mapped.offset + 3 * DIM * 4)  # behind the back of the check that mapping makes
-    monkeypatch.setattr("xelvad.pipeline.cache._map", lambda path, shape: mapped)
+    monkeypatch.setattr("xelvad.pipeline.features.store._map", lambda path, shape: mapped)
     with pytest.raises(UserError, match=r"a\.mp4\.npy: ends too early; delete it"):
         read.read(slice(0, 10), out=np.empty((10, DIM), np.float32))
 
@@ -348,7 +348,7 @@ def test_a_video_that_was_copied_is_the_same_if_its_bytes_are(
     assert store.read("day/a.mp4").sidecar == replace(sidecar, video_modified=modified)
     assert np.array_equal(store.read("day/a.mp4").array, array)
     with monkeypatch.context() as patched:
-        patched.setattr("xelvad.pipeline.cache.digest", lambda path: pytest.fail("computed once, it is known"))
+        patched.setattr("xelvad.pipeline.features.store.digest", lambda path: pytest.fail("computed once, it is known"))
         assert store.is_current(video, FINGERPRINT, Clipping())
     video.path.write_bytes(bytes(reversed(content)))  # as long, but another one
     os.utime(video.path, ns=(modified + 1, modified + 1))

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.calibration import Calibration, calibrate, threshold_for
 from xelvad.pipeline.datasets import Dataset, read_manifest
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.protocols import PROTOCOLS
 from xelvad.pipeline.runs import Run, load_run
 from xelvad.pipeline.settings import TrainingConfig

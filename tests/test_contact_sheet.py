@@ -12,7 +12,6 @@ from PIL import Image, ImageColor
 
 from xelvad.errors import UserError
 from xelvad.pipeline import contact_sheet
-from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.contact_sheet import (
     CAPTION,
@@ -29,6 +28,7 @@ from xelvad.pipeline.contact_sheet import (
     show_bank,
     tile_corner,
 )
+from xelvad.pipeline.features.config import BagConfig
 from xelvad.pipeline.preview import BLOCK_SIZE, pick_frames
 from xelvad.pipeline.runs import BankRow, RunManifest, read_bank
 from xelvad.pipeline.videos.clips import Clipping, Segments

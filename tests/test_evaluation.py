@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from xelvad.errors import UserError
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import read_manifest
 from xelvad.pipeline.evaluation import Evaluation, compare, evaluate, evaluate_all, summarise, write_evaluations
 from xelvad.pipeline.events import EventConfig, event_metrics, find_events
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.metrics import category_metrics, rates_at
 from xelvad.pipeline.resampling import paired_difference
 from xelvad.pipeline.runs import Run, load_run

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec
 from xelvad.extractors.runtimes import Engine
-from xelvad.pipeline import extraction
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.extraction import ExtractionResult, extract
-from xelvad.pipeline.settings import ExtractionConfig
+from xelvad.pipeline.features import extraction
+from xelvad.pipeline.features.config import ExtractionConfig
+from xelvad.pipeline.features.extraction import ExtractionResult, extract
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.config import Tail
 from xelvad.pipeline.videos.identity import digest
 from xelvad.pipeline.videos.sources import find_videos

@@ -13,9 +13,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import Dataset, read_ucf_crime
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.clips import Segments
 
 TRAIN = ("Normal_Videos_024_x264", "Shooting033_x264", "Shoplifting028_x264")

@@ -15,7 +15,7 @@ from torchvision.models.video import R3D_18_Weights
 
 from xelvad.extractors import ClipExtractor, create, spec_of, weights
 from xelvad.extractors.i3d import InceptionI3D, same_padding
-from xelvad.pipeline.extraction import LARGEST_SHORT_SIDE
+from xelvad.pipeline.features.extraction import LARGEST_SHORT_SIDE
 from xelvad.pipeline.videos.worker import Decoder
 
 REFERENCE = Path(__file__).with_name("reference")

@@ -12,14 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline import feature_files
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import DatasetChoice, LabelledVideo
 from xelvad.pipeline.datasets.choice import DatasetName
-from xelvad.pipeline.feature_files import find_files
-from xelvad.pipeline.importing import ImportConfig, ImportResult, import_features, videos_of
-from xelvad.pipeline.sidecar import Sidecar, Timeline
+from xelvad.pipeline.features import foreign as feature_files
+from xelvad.pipeline.features.config import ImportConfig
+from xelvad.pipeline.features.foreign import find_files
+from xelvad.pipeline.features.importing import ImportResult, import_features, videos_of
+from xelvad.pipeline.features.sidecar import Sidecar, Timeline
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.clips import Clipping, Segments
 from xelvad.pipeline.videos.identity import digest
 

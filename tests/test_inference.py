@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS, Detector
-from xelvad.pipeline.cache import PIECE_ROWS, Features, FeatureStore
+from xelvad.pipeline.features.scaling import Scaling
+from xelvad.pipeline.features.store import PIECE_ROWS, Features, FeatureStore
 from xelvad.pipeline.inference import score_clips
-from xelvad.pipeline.scaling import Scaling
 
 from .numeric import one_thread
 from .synthetic import write_features

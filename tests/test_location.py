@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from xelvad.errors import UserError
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.datasets import (
     Dataset,
     DatasetChoice,
@@ -17,6 +16,7 @@ from xelvad.pipeline.datasets import (
     read_shanghaitech,
     read_ucf_crime,
 )
+from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.sources import VideoSource, find_videos
 
 Layout = Callable[[LabelledVideo, int], str]

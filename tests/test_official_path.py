@@ -22,10 +22,10 @@ from torch import nn
 
 from xelvad.extractors import EXTRACTORS, ExtractorSpec
 from xelvad.extractors.preprocessing import Pictures
-from xelvad.pipeline.cache import FeatureStore
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import Dataset, DatasetChoice
 from xelvad.pipeline.datasets.choice import DatasetName
+from xelvad.pipeline.features.store import FeatureStore
 
 SIZE = 16  # pixels of both sides of a frame
 SHORT = 20  # frames of a video of which no list says how long it is: a clip, and an incomplete one

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.cache import Features, FeatureStore
+from xelvad.pipeline.features.scaling import Scaling
+from xelvad.pipeline.features.store import Features, FeatureStore
 from xelvad.pipeline.protocols import PROTOCOLS, ProtocolName
-from xelvad.pipeline.scaling import Scaling
 from xelvad.pipeline.videos.clips import Clipping, Segments
 
 from .numeric import OneFeature

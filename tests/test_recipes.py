@@ -10,8 +10,8 @@ import yaml
 
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS, MarginSchedule
-from xelvad.pipeline.bags import BagConfig
 from xelvad.pipeline.cli import main
+from xelvad.pipeline.features.config import BagConfig
 from xelvad.pipeline.pace import Pace
 from xelvad.pipeline.recipes import detector_recipe, load_recipe, recipe_names, recipe_path
 from xelvad.pipeline.settings import TrainingConfig, XELConfig

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.cache import Features, FeatureStore
-from xelvad.pipeline.scaling import SCALES, Scaling, Statistics, check_scale
+from xelvad.pipeline.features.config import SCALES, check_scale
+from xelvad.pipeline.features.scaling import Scaling, Statistics
+from xelvad.pipeline.features.store import Features, FeatureStore
 
 from .synthetic import write_features
 

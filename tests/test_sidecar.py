@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xelvad.pipeline.sidecar import Timeline
+from xelvad.pipeline.features.sidecar import Timeline
 from xelvad.pipeline.videos.identity import digest, stamp
 
 

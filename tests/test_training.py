@@ -18,8 +18,8 @@ from xelvad.errors import UserError
 from xelvad.models import DETECTORS, Bags, Detector
 from xelvad.pipeline.baseline import fit_svm
 from xelvad.pipeline.batches import Batches
-from xelvad.pipeline.cache import Features, FeatureStore
 from xelvad.pipeline.datasets import Dataset, read_manifest
+from xelvad.pipeline.features.store import Features, FeatureStore
 from xelvad.pipeline.fitting import make_detector, make_xel
 from xelvad.pipeline.pace import Pace
 from xelvad.pipeline.recipes import load_recipe

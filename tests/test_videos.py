@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from xelvad.errors import UserError
+from xelvad.pipeline.videos.config import FOLDER_FRAME_RATE
 from xelvad.pipeline.videos.reader import (
-    FOLDER_FRAME_RATE,
     FrameBlock,
     FrameFolder,
     Video,
@@ -349,7 +349,7 @@ def run_python(code: str, *arguments: object) -> str:
 
 def test_importing_the_modules_does_not_load_decord() -> None:
     # In one process, decord and torch have crashed each other: only the worker that decodes may load it.
-    code = "import sys, xelvad.pipeline.videos, xelvad.pipeline.decoding; print('decord' in sys.modules)"
+    code = "import sys, xelvad.pipeline.videos.reader, xelvad.pipeline.videos.worker; print('decord' in sys.modules)"
     assert run_python(code) == "False"
 
 

@@ -13,13 +13,13 @@ from rich.table import Table
 from .command import DONE, SOME_SET_ASIDE, Command, config_of, dataset_arguments, output
 
 if TYPE_CHECKING:
-    from ..auditing import Audit, Finding
+    from ..features.audit import Audit, Finding
 
 SHOWN = 5  # findings of one kind; the file has all
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..auditing import AuditConfig
+    from ..features.config import AuditConfig
 
     dataset_arguments(parser, features_needed=False)
     parser.add_class_arguments(AuditConfig)
@@ -27,8 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..auditing import AuditConfig, audit, write_audit
     from ..datasets import DatasetChoice
+    from ..features.audit import audit, write_audit
+    from ..features.config import AuditConfig
 
     choice, config = config_of(DatasetChoice, arguments), config_of(AuditConfig, arguments)
     result = audit(choice, arguments.features, config, test_fold=arguments.test_fold)

@@ -11,11 +11,11 @@ from jsonargparse import ArgumentParser, Namespace
 from .command import VIDEOS_HELP, Command, config_of, list_set_aside, output
 
 if TYPE_CHECKING:
-    from ..extraction import ExtractionResult
+    from ..features.extraction import ExtractionResult
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..settings import ExtractionConfig
+    from ..features.config import ExtractionConfig
 
     parser.add_argument("--videos", type=Path, nargs="+", required=True, help=VIDEOS_HELP)
     parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
@@ -25,8 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..extraction import extract
-    from ..settings import ExtractionConfig
+    from ..features.config import ExtractionConfig
+    from ..features.extraction import extract
     from ..videos.sources import find_videos
 
     result = extract(find_videos(arguments.videos), arguments.features, config_of(ExtractionConfig, arguments))

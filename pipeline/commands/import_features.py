@@ -11,7 +11,7 @@ from .command import DONE, Command, config_of, output
 
 def add_arguments(parser: ArgumentParser) -> None:
     from ..datasets import DatasetChoice
-    from ..importing import ImportConfig
+    from ..features.config import ImportConfig
 
     source = "folders with a .npy or .txt file for every video, named like it, in them or below"
     parser.add_argument("--source", type=Path, nargs="+", required=True, help=source)
@@ -24,7 +24,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..datasets import DatasetChoice
-    from ..importing import ImportConfig, import_features, videos_of
+    from ..features.config import ImportConfig
+    from ..features.importing import import_features, videos_of
 
     videos, config = videos_of(config_of(DatasetChoice, arguments)), config_of(ImportConfig, arguments)
     result = import_features(videos, arguments.source, arguments.features, config)

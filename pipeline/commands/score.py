@@ -11,7 +11,7 @@ from .extract import list_troubles
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..settings import ExtractionConfig
+    from ..features.config import ExtractionConfig
 
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help=VIDEOS_HELP)
     parser.add_argument("--run", type=Path, required=True, help="run folder of the trained detector")
@@ -22,10 +22,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    from ..features.config import ExtractionConfig
     from ..report import report_scores
     from ..runs import load_run
     from ..scoring import score_videos
-    from ..settings import ExtractionConfig
     from ..videos.sources import find_videos
 
     run, sources = load_run(arguments.run), find_videos(arguments.videos)

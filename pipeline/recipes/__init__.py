@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ...errors import UserError
-from ..bags import BagConfig
+from ..features.config import BagConfig
 from ..settings import TrainingConfig, XELConfig
 
 FOLDER = Path(__file__).parent

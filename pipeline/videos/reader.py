@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import UserError
+from .config import FOLDER_FRAME_RATE
 from .sources import FRAME_SUFFIXES, natural_key
 
 # decord decodes ahead of its reader without any bound (9,000 frames at 341×256 took 2.2 GB), so it reads what may lie
@@ -29,7 +30,6 @@ DECORD_BYTES = 1 << 28
 # repeats the last one as often; the times of program streams come out as -1e14.
 DECORD_CONTAINERS = frozenset({"asf", "avi", "flv", "matroska", "mov"})
 END_TOLERANCE = 0.5  # seconds that a whole video may lack of the length in its header
-FOLDER_FRAME_RATE = 25.0  # frames per second of a folder of pictures, which carries no times of its own
 
 
 class VideoError(UserError):

@@ -14,15 +14,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ..errors import UserError
-from ..files import write_text
-from .cache import Features, FeatureStore
-from .datasets import Counts, Dataset, DatasetChoice, LabelledVideo, Location, any_fold, count, frame_truth, locate
-from .support.console import Progress
-from .videos.identity import digest, stamp
-from .videos.reader import VideoError, is_cut_off, open_video
-from .videos.sources import VideoSource, find_videos
-from .videos.worker import Decoder
+from ...errors import UserError
+from ...files import write_text
+from ..datasets import Counts, Dataset, DatasetChoice, LabelledVideo, Location, any_fold, count, frame_truth, locate
+from ..support.console import Progress
+from ..videos.identity import digest, stamp
+from ..videos.reader import VideoError, is_cut_off, open_video
+from ..videos.sources import VideoSource, find_videos
+from ..videos.worker import Decoder
+from .config import AuditConfig
+from .store import Features, FeatureStore
 
 READERS = 8  # files that are opened at once: disks and networks answer several questions as fast as one
 SHORT_SIDE = 32  # pixels to which frames are scaled that are only counted
@@ -42,19 +43,6 @@ Kind = Literal[
     "features",
     "overlong",  # an annotation that is known to run past the video's end; the only one that is no trouble
 ]
-
-
-@dataclass(frozen=True)
-class AuditConfig:
-    """What is looked at.
-
-    Attributes:
-        deep: decode every video and count its frames, instead of trusting what its header says.
-        extractor: whose features, where there is a folder of features.
-    """
-
-    deep: bool = False
-    extractor: str = "i3d-rgb"
 
 
 @dataclass(frozen=True)

@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
-from ..errors import UserError
-from ..extractors import create, spec_of
-from ..extractors.weights import digest_of
-from .cache import FeatureStore, FeatureWriter
-from .settings import ExtractionConfig
+from ... import __version__
+from ...errors import UserError
+from ...extractors import create, spec_of
+from ...extractors.weights import digest_of
+from ..support.console import Progress, console
+from ..support.memory import keep_freed_memory
+from ..videos.clips import Clipping
+from ..videos.sources import VideoSource
+from ..videos.stillness import Stillness
+from ..videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
+from .config import ExtractionConfig
 from .sidecar import Sidecar, Timeline
-from .support.console import Progress, console
-from .support.memory import keep_freed_memory
-from .videos.clips import Clipping
-from .videos.sources import VideoSource
-from .videos.stillness import Stillness
-from .videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
+from .store import FeatureStore, FeatureWriter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..extractors import ExtractorSpec
-    from ..extractors.runtimes import Engine
+    from ...extractors import ExtractorSpec
+    from ...extractors.runtimes import Engine
 
 # What the decoder hands on at most. Every network looks at less, and four clips of it still fit into the shared memory
 # that containers have.
@@ -316,7 +316,7 @@ class _Extraction:
 
 
 def _start_engines(extractors: Sequence[str], config: ExtractionConfig) -> dict[str, _Batches]:
-    from ..extractors.runtimes import Engine
+    from ...extractors.runtimes import Engine
 
     keep_freed_memory()  # before anything is computed, which starts threads
     started = {}

@@ -6,7 +6,6 @@ MIL averages the clips of a video into 32 segments; SRF and AR-Net take single c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal
@@ -14,38 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from .cache import Features
-from .scaling import Scale, Scaling, check_scale
-from .support.ahead import ahead
+from ..support.ahead import ahead
+from .config import BagConfig
+from .scaling import Scaling
+from .store import Features
 
 Sampling = Literal["even", "run"]
-
-
-@dataclass(frozen=True)
-class BagConfig:
-    """How clip features become bags.
-
-    Attributes:
-        segments: average the clips of a video into so many segments; 0 takes the clips as they are.
-        clips: without segments, a step learns from at most so many clips of a video: of a longer abnormal one evenly
-            spaced clips, of a longer normal one a random run. 16384 clips of 16 frames are two and a half hours.
-        scale: "none" takes features as they are; "l2" gives every clip or segment the length 1, as MIL does; "standard"
-            subtracts the mean of the training clips and divides by their deviation, dimension by dimension;
-            "standard+l2" does both; "auto" is "standard+l2" where a few dimensions hold nearly all of the variance,
-            as where features measure different things, else "l2".
-    """
-
-    segments: int = 32
-    clips: int = 16384
-    scale: Scale = "auto"
-
-    def __post_init__(self) -> None:
-        if self.segments < 0 or self.clips < 1:
-            raise UserError(
-                f"bags.segments must be 0 or more and bags.clips 1 or more, not {self.segments} and {self.clips}"
-            )
-        check_scale(self.scale)
 
 
 def segment_bounds(clips: int, segments: int) -> NDArray[np.int64]:

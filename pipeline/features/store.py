@@ -18,13 +18,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import replacing, write_text
+from ...errors import UserError
+from ...files import replacing, write_text
+from ..videos.clips import Clipping, Segments
+from ..videos.identity import digest, stamp
+from ..videos.names import NameIndex
+from ..videos.sources import VideoSource
 from .sidecar import Sidecar, check_fingerprint
-from .videos.clips import Clipping, Segments
-from .videos.identity import digest, stamp
-from .videos.names import NameIndex
-from .videos.sources import VideoSource
 
 LISTED = 5  # names in an error message
 PIECE_ROWS = 2048  # 32 MiB of 4096-d features

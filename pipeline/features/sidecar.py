@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from .videos.clips import Clipping, Segments, clipping_from
+from ...errors import UserError
+from ..videos.clips import Clipping, Segments, clipping_from
 
 FORMAT = 1
 TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision

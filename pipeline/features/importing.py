@@ -11,50 +11,25 @@ it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
-from ..errors import UserError
-from .cache import FeatureStore
-from .datasets import DatasetChoice, LabelledVideo, any_fold
-from .feature_files import ARRAY, TEXT, find_files, pieces_of, place_of, shape_of, some
+from ... import __version__
+from ...errors import UserError
+from ..datasets import DatasetChoice, LabelledVideo, any_fold
+from ..support.console import Progress
+from ..videos.clips import Clipping, Segments
+from ..videos.config import Tail
+from ..videos.identity import digest, stamp
+from ..videos.reader import VideoError, open_video
+from ..videos.sources import VideoSource
+from .config import ImportConfig
+from .foreign import ARRAY, TEXT, find_files, pieces_of, place_of, shape_of, some
 from .sidecar import Sidecar, Timeline
-from .support.console import Progress
-from .videos.clips import Clipping, Segments
-from .videos.config import Tail
-from .videos.identity import digest, stamp
-from .videos.reader import FOLDER_FRAME_RATE, VideoError, open_video
-from .videos.sources import VideoSource
-
-
-@dataclass(frozen=True)
-class ImportConfig:
-    """How feature files of others are to be understood.
-
-    Attributes:
-        extractor: name to file the features under, for `train --extractor NAME`.
-        clip_length: frames per clip, for .npy files with one row per clip.
-        segments: rows of .npy files are segments, each an equal share of its video; those of .txt files always are.
-        frame_rate: frames per second of the videos, for the times of scores; feature files do not know it.
-    """
-
-    extractor: str
-    clip_length: int = 16
-    segments: bool = False
-    frame_rate: float = FOLDER_FRAME_RATE
-
-    def __post_init__(self) -> None:
-        if Path(self.extractor).name != self.extractor or self.extractor in ("", ".."):
-            raise UserError(f"extractor must be a plain name, not {self.extractor!r}")
-        if self.clip_length < 1:
-            raise UserError(f"clip_length must be at least 1, not {self.clip_length}")
-        if not 0 < self.frame_rate < math.inf:
-            raise UserError(f"frame_rate must be positive, not {self.frame_rate}")
+from .store import FeatureStore
 
 
 @dataclass

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from .videos.names import NameIndex
-from .videos.sources import VIDEO_SUFFIXES
+from ...errors import UserError
+from ..videos.names import NameIndex
+from ..videos.sources import VIDEO_SUFFIXES
 
 ARRAY, TEXT = ".npy", ".txt"
 SUFFIXES = (ARRAY, TEXT)

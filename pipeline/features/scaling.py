@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from .cache import Features
-
-Scale = Literal["auto", "none", "l2", "standard", "standard+l2"]
-SCALES: tuple[Scale, ...] = ("auto", "none", "l2", "standard", "standard+l2")
+from .config import Scale
+from .store import Features
 
 FEW = 0.1  # of the dimensions: see `Statistics.uneven`
 SHORTEST = np.float32(1e-12)  # a row of zeros stays one
@@ -133,13 +130,3 @@ class Scaling:
             lengths = np.sqrt(np.einsum("...f,...f->...", features, features))[..., None]
             features = features / np.maximum(lengths, SHORTEST)
         return np.asarray(features, np.float32)
-
-
-def check_scale(scale: str) -> None:
-    """Refuse what is no way to scale.
-
-    Raises:
-        UserError: names all that there are.
-    """
-    if scale not in SCALES:
-        raise UserError(f"bags.scale is one of {', '.join(SCALES)}, not {scale}")
