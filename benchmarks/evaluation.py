@@ -22,9 +22,10 @@ from results import write_section
 from xelvad import __version__
 from xelvad.pipeline.calibration import threshold_for
 from xelvad.pipeline.evaluation import FIGURES, measure
-from xelvad.pipeline.events import EventConfig, Span
 from xelvad.pipeline.metrics import ScoredVideo
 from xelvad.pipeline.resampling import bootstrap_interval, paired_difference
+from xelvad.pipeline.scoring.config import EventConfig
+from xelvad.pipeline.scoring.events import Span
 
 SECTION = "Evaluation"
 ABNORMAL, NORMAL, FRAMES, CLASSES = 140, 150, 1_111_808, 13

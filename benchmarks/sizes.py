@@ -29,7 +29,7 @@ from xelvad.pipeline.datasets import Dataset, LabelledVideo
 from xelvad.pipeline.evaluation import evaluate
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.runs import load_run
+from xelvad.pipeline.scoring.runs import load_run
 from xelvad.pipeline.settings import XELConfig
 from xelvad.pipeline.training import train
 

@@ -46,8 +46,8 @@ from xelvad.pipeline.features.config import BagConfig
 from xelvad.pipeline.features.scaling import Scaling
 from xelvad.pipeline.features.store import Features, FeatureStore
 from xelvad.pipeline.fitting import fit
-from xelvad.pipeline.inference import score_clips
 from xelvad.pipeline.recipes import load_recipe
+from xelvad.pipeline.scoring.inference import score_clips
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
 from xelvad.pipeline.training import TrainingData, load_training_data
 

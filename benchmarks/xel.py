@@ -36,8 +36,8 @@ from xelvad.pipeline.features.importing import import_features
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.metrics import ScoredVideo, frame_metrics
 from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.runs import is_run, load_run, seed_folder
-from xelvad.pipeline.scoring import score_features
+from xelvad.pipeline.scoring.runs import is_run, load_run, seed_folder
+from xelvad.pipeline.scoring.scoring import score_features
 from xelvad.pipeline.settings import QUIRKS, TrainingConfig
 from xelvad.pipeline.training import train
 from xelvad.pipeline.videos.sources import find_videos

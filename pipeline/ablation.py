@@ -22,7 +22,7 @@ from ..files import write_text
 from .datasets import Dataset, DatasetChoice, frame_truth, read_manifest
 from .features.store import FeatureStore
 from .recipes import GENERAL, load_recipe, recipe_names
-from .runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
+from .scoring.runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
 from .settings import TrainingConfig
 from .support.console import console
 

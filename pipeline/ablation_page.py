@@ -16,7 +16,7 @@ from .ablation import ALL_FOLDS, Ablation, AblationConfig, Configuration, Result
 from .metrics import RATES
 from .page import Data, asset, filled, shared_parts
 from .resampling import mean_and_spread
-from .runs import NAMES
+from .scoring.runs import NAMES
 from .tables import ResultTable, per_cent
 
 PAGE = "ablation.html"

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .datasets import Dataset, LabelledVideo
 from .features.store import Features, FeatureStore
-from .protocols import Protocol
-from .runs import Run, identity_of
+from .scoring.protocols import Protocol
+from .scoring.runs import Run, identity_of
 
 Source = Literal["validation", "training"]
 

@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..files import write_bytes, write_text
 from .datasets import check_clear, locate
 from .preview import Picture, pick_frames
-from .runs import BankRow, read_bank, read_manifest_of_run
+from .scoring.runs import BankRow, read_bank, read_manifest_of_run
 from .support.console import Progress
 from .videos.reader import VideoError
 from .videos.sources import find_videos

@@ -16,7 +16,7 @@ from .features.extraction import extract
 from .footage import draw_dataset
 from .report import report_evaluations
 from .resampling import mean_and_spread
-from .runs import is_run, load_run, seed_folder
+from .scoring.runs import is_run, load_run, seed_folder
 from .settings import TrainingConfig, XELConfig
 from .support.console import console
 from .tables import per_cent

@@ -15,9 +15,7 @@ from ..errors import UserError
 from ..files import write_text
 from .calibration import Calibration, calibrate
 from .datasets import Dataset, LabelledVideo, frame_truth
-from .events import EventConfig, EventMetrics, Span, event_metrics, find_events
 from .features.store import FeatureStore
-from .learned import Verdict
 from .metrics import (
     RATES,
     THRESHOLD,
@@ -31,10 +29,13 @@ from .metrics import (
     frame_roc,
     rates_at,
 )
-from .protocols import PROTOCOLS, Protocol
 from .resampling import Difference, Figure, Interval, bootstrap_interval, mean_and_spread, paired_difference
-from .runs import LAST, Run, best_on, kept_weights, load_run, name_of, runs_in, seed_of
-from .scoring import FrameScores, score_features, write_scores
+from .scoring.config import EventConfig
+from .scoring.events import EventMetrics, Span, event_metrics, find_events
+from .scoring.learned import Verdict
+from .scoring.protocols import PROTOCOLS, Protocol
+from .scoring.runs import LAST, Run, best_on, kept_weights, load_run, name_of, runs_in, seed_of
+from .scoring.scoring import FrameScores, score_features, write_scores
 from .settings import EvaluationConfig
 
 FIGURES: tuple[Figure, ...] = get_args(Figure)

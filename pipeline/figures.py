@@ -25,7 +25,7 @@ from .datasets import spans_of
 from .evaluation import Evaluation
 from .metrics import THRESHOLD, rates_at
 from .resampling import mean_and_spread
-from .runs import NAMES
+from .scoring.runs import NAMES
 from .tables import per_cent
 
 if TYPE_CHECKING:

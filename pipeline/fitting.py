@@ -21,9 +21,9 @@ from ..models.products import fast_products
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
 from .features.bags import TrainingVideos
-from .inference import highest_scores
-from .learned import Separation
 from .pace import Pace
+from .scoring.inference import highest_scores
+from .scoring.learned import Separation
 from .settings import TrainingConfig
 from .support.console import Progress
 from .support.memory import keep_freed_memory

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .evaluation import Summary
 from .metrics import RATES
-from .runs import in_words
+from .scoring.runs import in_words
 
 LOWER_IS_BETTER = frozenset({"far_normal"})
 HEADS = ("run", "weights", "seeds")

@@ -14,9 +14,9 @@ from .checkpoints import flat
 from .datasets import Dataset
 from .evaluation import Summary, evaluate_all, summarise
 from .page import asset
-from .protocols import PROTOCOLS, Protocol
 from .recipes import load_recipe
-from .runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
+from .scoring.protocols import PROTOCOLS, Protocol
+from .scoring.runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
 from .settings import EvaluationConfig
 from .training import plain
 from .videos.clips import Segments

@@ -8,8 +8,8 @@ from pathlib import Path
 from .datasets import Dataset
 from .evaluation import Comparison, Evaluation, last_weights
 from .page import Curve, ReportedVideo, RocCurve, write_page
-from .runs import Run
-from .scoring import FrameScores
+from .scoring.runs import Run
+from .scoring.scoring import FrameScores
 from .tables import result_tables
 from .videos.sources import VideoSource
 

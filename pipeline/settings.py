@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import UserError
-from .events import EventConfig
 from .features.config import BagConfig
-from .protocols import PROTOCOLS, ProtocolName
+from .scoring.config import EventConfig, ProtocolName
+from .scoring.protocols import PROTOCOLS
 
 QUIRKS = {
     "xel-dropout": "XEL scores what it compares, the bank and the abnormal maxima, with dropout on",

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .evaluation import Comparison, Evaluation, ThresholdName, last_weights, summarise
-from .events import IOUS, EventMetrics
 from .metrics import RATES
 from .resampling import mean_and_spread
-from .runs import in_words
+from .scoring.events import IOUS, EventMetrics
+from .scoring.runs import in_words
 
 SHOWN_IOUS = (0.1, 0.3, 0.5)
 NONE = "–"

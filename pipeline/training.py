@@ -24,9 +24,9 @@ from .features.bags import TrainingVideos
 from .features.scaling import Scaling
 from .features.store import Features, FeatureStore, hold
 from .fitting import Fitted, Judge, fit
-from .inference import highest_scores, score_clips
-from .learned import Learned, Separation
-from .runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
+from .scoring.inference import highest_scores, score_clips
+from .scoring.learned import Learned, Separation
+from .scoring.runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
 from .settings import TrainingConfig
 from .support.console import console
 

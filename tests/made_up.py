@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from xelvad.pipeline.evaluation import FIGURES, Evaluation, measure
-from xelvad.pipeline.events import EventConfig
 from xelvad.pipeline.metrics import ScoredVideo
-from xelvad.pipeline.protocols import PROTOCOLS
 from xelvad.pipeline.resampling import bootstrap_interval
-from xelvad.pipeline.scoring import FrameScores
+from xelvad.pipeline.scoring.config import EventConfig
+from xelvad.pipeline.scoring.protocols import PROTOCOLS
+from xelvad.pipeline.scoring.scoring import FrameScores
 
 CLIP = 16
 

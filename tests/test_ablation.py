@@ -33,7 +33,7 @@ from xelvad.pipeline.evaluation import evaluate
 from xelvad.pipeline.fitting import _Trainer
 from xelvad.pipeline.metrics import FrameMetrics, frame_metrics
 from xelvad.pipeline.recipes import load_recipe, recipe_names
-from xelvad.pipeline.runs import load_run
+from xelvad.pipeline.scoring.runs import load_run
 from xelvad.pipeline.settings import TrainingConfig, XELConfig
 
 from .synthetic import write_dataset

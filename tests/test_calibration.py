@@ -13,8 +13,8 @@ from xelvad.errors import UserError
 from xelvad.pipeline.calibration import Calibration, calibrate, threshold_for
 from xelvad.pipeline.datasets import Dataset, read_manifest
 from xelvad.pipeline.features.store import FeatureStore
-from xelvad.pipeline.protocols import PROTOCOLS
-from xelvad.pipeline.runs import Run, load_run
+from xelvad.pipeline.scoring.protocols import PROTOCOLS
+from xelvad.pipeline.scoring.runs import Run, load_run
 from xelvad.pipeline.settings import TrainingConfig
 from xelvad.pipeline.training import load_training_data, train
 

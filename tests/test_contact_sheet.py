@@ -30,7 +30,7 @@ from xelvad.pipeline.contact_sheet import (
 )
 from xelvad.pipeline.features.config import BagConfig
 from xelvad.pipeline.preview import BLOCK_SIZE, pick_frames
-from xelvad.pipeline.runs import BankRow, RunManifest, read_bank
+from xelvad.pipeline.scoring.runs import BankRow, RunManifest, read_bank
 from xelvad.pipeline.videos.clips import Clipping, Segments
 from xelvad.pipeline.videos.worker import DecodedVideo, Decoder
 

@@ -12,12 +12,13 @@ import torch
 from xelvad.errors import UserError
 from xelvad.pipeline.datasets import read_manifest
 from xelvad.pipeline.evaluation import Evaluation, compare, evaluate, evaluate_all, summarise, write_evaluations
-from xelvad.pipeline.events import EventConfig, event_metrics, find_events
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.metrics import category_metrics, rates_at
 from xelvad.pipeline.resampling import paired_difference
-from xelvad.pipeline.runs import Run, load_run
-from xelvad.pipeline.scoring import score_features
+from xelvad.pipeline.scoring.config import EventConfig
+from xelvad.pipeline.scoring.events import event_metrics, find_events
+from xelvad.pipeline.scoring.runs import Run, load_run
+from xelvad.pipeline.scoring.scoring import score_features
 from xelvad.pipeline.settings import EvaluationConfig, TrainingConfig, XELConfig
 from xelvad.pipeline.tables import result_tables
 from xelvad.pipeline.training import train, train_seeds

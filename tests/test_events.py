@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.events import IOUS, Event, EventConfig, event_metrics, find_events
+from xelvad.pipeline.scoring.config import EventConfig
+from xelvad.pipeline.scoring.events import IOUS, Event, event_metrics, find_events
 
 Spans = list[list[tuple[int, int]]]
 

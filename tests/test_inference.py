@@ -12,7 +12,7 @@ from xelvad.errors import UserError
 from xelvad.models import DETECTORS, Detector
 from xelvad.pipeline.features.scaling import Scaling
 from xelvad.pipeline.features.store import PIECE_ROWS, Features, FeatureStore
-from xelvad.pipeline.inference import score_clips
+from xelvad.pipeline.scoring.inference import score_clips
 
 from .numeric import one_thread
 from .synthetic import write_features

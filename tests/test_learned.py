@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.learned import Learned, Separation, auc_interval
-from xelvad.pipeline.runs import load_run, read_learned
+from xelvad.pipeline.scoring.learned import Learned, Separation, auc_interval
+from xelvad.pipeline.scoring.runs import load_run, read_learned
 
 from .synthetic import write_dataset
 

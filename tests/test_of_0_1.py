@@ -7,7 +7,7 @@ import pytest
 
 from xelvad.pipeline.datasets import read_manifest
 from xelvad.pipeline.evaluation import evaluate
-from xelvad.pipeline.runs import load_run, read_bank
+from xelvad.pipeline.scoring.runs import load_run, read_bank
 
 OLD = Path(__file__).parent / "reference" / "of_0_1"
 

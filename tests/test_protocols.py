@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from xelvad.errors import UserError
 from xelvad.pipeline.features.scaling import Scaling
 from xelvad.pipeline.features.store import Features, FeatureStore
-from xelvad.pipeline.protocols import PROTOCOLS, ProtocolName
+from xelvad.pipeline.scoring.config import ProtocolName
+from xelvad.pipeline.scoring.protocols import PROTOCOLS
 from xelvad.pipeline.videos.clips import Clipping, Segments
 
 from .numeric import OneFeature

@@ -22,7 +22,7 @@ from xelvad.pipeline.published import (
     row_of,
 )
 from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.runs import RunManifest, identity_of, read_manifest_of_run
+from xelvad.pipeline.scoring.runs import RunManifest, identity_of, read_manifest_of_run
 from xelvad.pipeline.videos.clips import Segments
 
 from .synthetic import write_dataset

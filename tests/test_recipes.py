@@ -32,7 +32,7 @@ def parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tra
         return SimpleNamespace(name="", training_videos=0)
 
     monkeypatch.setattr("xelvad.pipeline.training.train", caught)
-    monkeypatch.setattr("xelvad.pipeline.runs.read_learned", lambda folder: None)
+    monkeypatch.setattr("xelvad.pipeline.scoring.runs.read_learned", lambda folder: None)
 
     def parse(*options: str) -> TrainingConfig:
         places = ["--manifest", f"{tmp_path}/labels.csv", "--features", "features", "--out", "out"]

@@ -7,10 +7,10 @@ import pytest
 
 from xelvad.pipeline.calibration import Calibration
 from xelvad.pipeline.evaluation import Comparison, Evaluation, measure
-from xelvad.pipeline.events import EventConfig
 from xelvad.pipeline.metrics import ScoredVideo
-from xelvad.pipeline.protocols import PROTOCOLS
 from xelvad.pipeline.resampling import Difference, Interval
+from xelvad.pipeline.scoring.config import EventConfig
+from xelvad.pipeline.scoring.protocols import PROTOCOLS
 from xelvad.pipeline.tables import ResultTable, per_cent, points, result_tables
 
 

@@ -23,7 +23,7 @@ from xelvad.pipeline.features.store import Features, FeatureStore
 from xelvad.pipeline.fitting import make_detector, make_xel
 from xelvad.pipeline.pace import Pace
 from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.runs import load_run, read_bank, read_manifest_of_run
+from xelvad.pipeline.scoring.runs import load_run, read_bank, read_manifest_of_run
 from xelvad.pipeline.settings import QUIRKS, TrainingConfig, XELConfig
 from xelvad.pipeline.training import TrainingData, load_training_data, train, train_seeds, validation_split
 from xelvad.pipeline.videos.clips import Clipping

@@ -104,7 +104,7 @@ def print_sources(paper: Paper, data_sets: Sequence[str]) -> None:
 
 def run_label(beside: Beside) -> str:
     """The run, its weights, and how many seeds."""
-    from ..runs import in_words
+    from ..scoring.runs import in_words
 
     seeds = f", {beside.summary.seeds} seeds" if beside.summary.seeds > 1 else ""
     return f"{beside.summary.run}, {in_words(beside.summary.weights)}{seeds}"

@@ -24,8 +24,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from ..features.config import ExtractionConfig
     from ..report import report_scores
-    from ..runs import load_run
-    from ..scoring import score_videos
+    from ..scoring.runs import load_run
+    from ..scoring.scoring import score_videos
     from ..videos.sources import find_videos
 
     run, sources = load_run(arguments.run), find_videos(arguments.videos)

@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..runs import read_learned, runs_in
+    from ..scoring.runs import read_learned, runs_in
     from ..settings import TrainingConfig
     from ..training import train, train_seeds
 

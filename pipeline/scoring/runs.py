@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..errors import UserError
-from ..files import write_bytes, write_text
-from .features.config import BagConfig
-from .features.scaling import Scaling
+from ...errors import UserError
+from ...files import write_bytes, write_text
+from ..features.config import BagConfig
+from ..features.scaling import Scaling
+from ..videos.clips import Clipping, Segments, clipping_from
 from .learned import Learned
-from .videos.clips import Clipping, Segments, clipping_from
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..models import Detector
+    from ...models import Detector
 
 FORMAT = 2
 READABLE = (1, FORMAT)
@@ -225,7 +225,7 @@ def load_run(folder: Path, which: str = LAST) -> Run:
     """
     import safetensors.torch
 
-    from ..models import DETECTORS
+    from ...models import DETECTORS
 
     manifest = read_manifest_of_run(folder)
     if manifest.detector not in DETECTORS:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .features.bags import TrainingVideos, make_bag
-from .features.scaling import Scaling
-from .features.store import Features
+from ..features.bags import TrainingVideos, make_bag
+from ..features.scaling import Scaling
+from ..features.store import Features
 
 if TYPE_CHECKING:
-    from ..models import Detector
+    from ...models import Detector
 
 
 def score_clips(detector: Detector, features: Features, scaling: Scaling) -> NDArray[np.float32]:

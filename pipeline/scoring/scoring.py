@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..extractors import spec_of
-from ..extractors.weights import digest_of
-from ..files import write_bytes, write_text
-from .features.config import ExtractionConfig
-from .features.extraction import ExtractionResult, extract
-from .features.sidecar import check_fingerprint
-from .features.store import Features, FeatureStore
+from ...errors import UserError
+from ...extractors import spec_of
+from ...extractors.weights import digest_of
+from ...files import write_bytes, write_text
+from ..features.config import ExtractionConfig
+from ..features.extraction import ExtractionResult, extract
+from ..features.sidecar import check_fingerprint
+from ..features.store import Features, FeatureStore
+from ..videos.clips import Clipping
+from ..videos.sources import VideoSource
 from .protocols import PROTOCOLS, Protocol
 from .runs import Run, RunManifest
-from .videos.clips import Clipping
-from .videos.sources import VideoSource
 
 
 @dataclass(frozen=True)

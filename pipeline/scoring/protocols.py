@@ -7,21 +7,20 @@ protocols do not belong into one table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from .features.scaling import Scaling
-from .features.store import Features
+from ...errors import UserError
+from ..features.scaling import Scaling
+from ..features.store import Features
+from ..videos.clips import Clipping, Segments
+from .config import ProtocolName
 from .inference import score_clips, score_segments
-from .videos.clips import Clipping, Segments
 
 if TYPE_CHECKING:
-    from ..models import Detector
-
-ProtocolName = Literal["exact", "xel", "mil"]
+    from ...models import Detector
 
 
 @dataclass(frozen=True)
