@@ -26,8 +26,8 @@ from xelvad import __version__
 from xelvad.pipeline.ablation import Outcome, cross_validate, folds_of
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import extract
-from xelvad.pipeline.recipes import load_recipe
-from xelvad.pipeline.settings import TrainingConfig
+from xelvad.pipeline.training.config import TrainingConfig
+from xelvad.pipeline.training.recipes import load_recipe
 from xelvad.pipeline.videos.sources import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,10 +20,10 @@ import sklearn
 from results import write_section
 
 from xelvad import __version__
-from xelvad.pipeline.calibration import threshold_for
-from xelvad.pipeline.evaluation import FIGURES, measure
-from xelvad.pipeline.metrics import ScoredVideo
-from xelvad.pipeline.resampling import bootstrap_interval, paired_difference
+from xelvad.pipeline.evaluation.calibration import threshold_for
+from xelvad.pipeline.evaluation.evaluation import FIGURES, measure
+from xelvad.pipeline.evaluation.metrics import ScoredVideo
+from xelvad.pipeline.evaluation.resampling import bootstrap_interval, paired_difference
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.events import Span
 

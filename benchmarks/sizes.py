@@ -26,12 +26,12 @@ from results import write_section
 
 from xelvad import __version__
 from xelvad.pipeline.datasets import Dataset, LabelledVideo
-from xelvad.pipeline.evaluation import evaluate
+from xelvad.pipeline.evaluation.evaluation import evaluate
 from xelvad.pipeline.features.store import FeatureStore
-from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.scoring.runs import load_run
-from xelvad.pipeline.settings import XELConfig
-from xelvad.pipeline.training import train
+from xelvad.pipeline.training.config import XELConfig
+from xelvad.pipeline.training.recipes import load_recipe
+from xelvad.pipeline.training.train import train
 
 DETECTORS = {"mil": "MIL", "srf": "SRF", "ar-net": "AR-Net"}
 XELS = {"": XELConfig(), "+XEL": XELConfig(mode="epoch")}

@@ -36,7 +36,7 @@ from xelvad.pipeline.features.extraction import LARGEST_SHORT_SIDE, extract
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.footage.recording import ANOMALIES, film
 from xelvad.pipeline.footage.scene import Picture
-from xelvad.pipeline.recipes import load_recipe
+from xelvad.pipeline.training.recipes import load_recipe
 from xelvad.pipeline.videos.clips import Clipping
 from xelvad.pipeline.videos.sources import VideoSource, find_videos
 from xelvad.pipeline.videos.stillness import Stillness

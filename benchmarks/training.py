@@ -45,11 +45,11 @@ from xelvad.pipeline.datasets import Dataset
 from xelvad.pipeline.features.config import BagConfig
 from xelvad.pipeline.features.scaling import Scaling
 from xelvad.pipeline.features.store import Features, FeatureStore
-from xelvad.pipeline.fitting import fit
-from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.scoring.inference import score_clips
-from xelvad.pipeline.settings import TrainingConfig, XELConfig
-from xelvad.pipeline.training import TrainingData, load_training_data
+from xelvad.pipeline.training.config import TrainingConfig, XELConfig
+from xelvad.pipeline.training.loop import fit
+from xelvad.pipeline.training.recipes import load_recipe
+from xelvad.pipeline.training.train import TrainingData, load_training_data
 
 P = ParamSpec("P")
 R = TypeVar("R")

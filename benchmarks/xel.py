@@ -28,18 +28,18 @@ from scipy import stats
 
 from xelvad import __version__
 from xelvad.pipeline.ablation import folds_of
-from xelvad.pipeline.calibration import threshold_for
 from xelvad.pipeline.datasets import frame_truth, read_manifest
+from xelvad.pipeline.evaluation.calibration import threshold_for
+from xelvad.pipeline.evaluation.metrics import ScoredVideo, frame_metrics
 from xelvad.pipeline.features.config import ExtractionConfig, ImportConfig
 from xelvad.pipeline.features.extraction import extract
 from xelvad.pipeline.features.importing import import_features
 from xelvad.pipeline.features.store import FeatureStore
-from xelvad.pipeline.metrics import ScoredVideo, frame_metrics
-from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.scoring.runs import is_run, load_run, seed_folder
 from xelvad.pipeline.scoring.scoring import score_features
-from xelvad.pipeline.settings import QUIRKS, TrainingConfig
-from xelvad.pipeline.training import train
+from xelvad.pipeline.training.config import QUIRKS, TrainingConfig
+from xelvad.pipeline.training.recipes import load_recipe
+from xelvad.pipeline.training.train import train
 from xelvad.pipeline.videos.sources import find_videos
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,14 +21,14 @@ from ..errors import UserError
 from ..files import write_text
 from .datasets import Dataset, DatasetChoice, frame_truth, read_manifest
 from .features.store import FeatureStore
-from .recipes import GENERAL, load_recipe, recipe_names
 from .scoring.runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
-from .settings import TrainingConfig
 from .support.console import console
+from .training.config import TrainingConfig
+from .training.recipes import GENERAL, load_recipe, recipe_names
 
 if TYPE_CHECKING:
-    from .evaluation import Evaluation
-    from .metrics import FrameMetrics
+    from .evaluation.evaluation import Evaluation
+    from .evaluation.metrics import FrameMetrics
 
 ALL_FOLDS = "all"
 MODES = ("epoch", "batch")
@@ -249,7 +249,7 @@ def cross_validate(manifest: Path, features: Path, out: Path, config: TrainingCo
     Raises:
         UserError: as `folds_of`, `read_manifest` and `train_and_evaluate`.
     """
-    from .metrics import frame_metrics
+    from .evaluation.metrics import frame_metrics
 
     folds = folds_of(manifest)
     evaluations: dict[str, dict[int, Evaluation]] = {}
@@ -292,8 +292,8 @@ def train_and_evaluate(
     Raises:
         UserError: as `train` and `evaluate`, or a run in ``out`` is of another configuration or of other data.
     """
-    from .evaluation import evaluate
-    from .training import train
+    from .evaluation.evaluation import evaluate
+    from .training.train import train
 
     evaluations = {}
     for seed in range(config.seed, config.seed + seeds):
@@ -310,8 +310,8 @@ def is_finished(dataset: Dataset, features: Path, folder: Path, config: Training
     Raises:
         UserError: it holds the finished run of another configuration or of other data; names what differs.
     """
-    from .checkpoints import check_identity
-    from .training import load_training_data, plain
+    from .training.checkpoints import check_identity
+    from .training.train import load_training_data, plain
 
     if not is_run(folder):
         return False
@@ -327,7 +327,7 @@ def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
     Raises:
         UserError: no test videos, missing features, unknown anomalous frames, or metrics that are not defined.
     """
-    from .metrics import ScoredVideo, frame_metrics
+    from .evaluation.metrics import ScoredVideo, frame_metrics
 
     videos = dataset.of("test")
     if not videos:
@@ -341,7 +341,7 @@ def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
 
 def _claim(out: Path, labels: str, config: AblationConfig) -> None:
     """Note what ``out`` is for, or see that it is for the same; more detectors, modes and seeds may join later."""
-    from .checkpoints import check_identity
+    from .training.checkpoints import check_identity
 
     path = out / REQUEST
     settings = {name: value for name, value in asdict(config).items() if name not in ("detectors", "modes", "seeds")}

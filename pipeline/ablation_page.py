@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ..files import write_bytes, write_text
 from .ablation import ALL_FOLDS, Ablation, AblationConfig, Configuration, Result
-from .metrics import RATES
+from .evaluation.metrics import RATES
+from .evaluation.resampling import mean_and_spread
 from .page import Data, asset, filled, shared_parts
-from .resampling import mean_and_spread
 from .scoring.runs import NAMES
 from .tables import ResultTable, per_cent
 

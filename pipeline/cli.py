@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import UserError
 from .commands import COMMANDS
 from .commands.command import INTERNAL_ERROR, INTERRUPTED, WRONG_REQUEST
-from .recipes import recipe_in, recipe_path
+from .training.recipes import recipe_in, recipe_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

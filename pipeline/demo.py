@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .datasets import read_manifest
-from .evaluation import Evaluation, evaluate, last_weights, write_evaluations
+from .evaluation.evaluation import Evaluation, evaluate, last_weights, write_evaluations
+from .evaluation.resampling import mean_and_spread
 from .features.config import ExtractionConfig
 from .features.extraction import extract
 from .footage import draw_dataset
 from .report import report_evaluations
-from .resampling import mean_and_spread
 from .scoring.runs import is_run, load_run, seed_folder
-from .settings import TrainingConfig, XELConfig
 from .support.console import console
 from .tables import per_cent
-from .training import train
+from .training.config import TrainingConfig, XELConfig
+from .training.train import train
 from .videos.sources import find_videos
 
 VIDEOS = 60  # 40 to train, of which 10 say what is normal and learnt from by none; 20 to test

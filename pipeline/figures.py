@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import write_bytes
 from .ablation_page import Row
-from .curves import mean_roc, mean_trade_off
 from .datasets import spans_of
-from .evaluation import Evaluation
-from .metrics import THRESHOLD, rates_at
-from .resampling import mean_and_spread
+from .evaluation.curves import mean_roc, mean_trade_off
+from .evaluation.evaluation import Evaluation
+from .evaluation.metrics import THRESHOLD, rates_at
+from .evaluation.resampling import mean_and_spread
 from .scoring.runs import NAMES
 from .tables import per_cent
 

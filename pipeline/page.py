@@ -27,7 +27,7 @@ from plotly.offline import get_plotlyjs
 
 from ..errors import UserError
 from ..files import replacing
-from .metrics import THRESHOLD
+from .evaluation.metrics import THRESHOLD
 from .preview import Preview, container_start, make_preview
 from .videos.config import FOLDER_FRAME_RATE
 from .videos.reader import VideoError

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .evaluation import Summary
-from .metrics import RATES
+from .evaluation.evaluation import Summary
+from .evaluation.metrics import RATES
 from .scoring.runs import in_words
 
 LOWER_IS_BETTER = frozenset({"far_normal"})

@@ -10,15 +10,15 @@ from typing import Any
 import yaml
 
 from ..errors import UserError
-from .checkpoints import flat
 from .datasets import Dataset
-from .evaluation import Summary, evaluate_all, summarise
+from .evaluation.config import EvaluationConfig
+from .evaluation.evaluation import Summary, evaluate_all, summarise
 from .page import asset
-from .recipes import load_recipe
 from .scoring.protocols import PROTOCOLS, Protocol
 from .scoring.runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
-from .settings import EvaluationConfig
-from .training import plain
+from .training.checkpoints import flat
+from .training.recipes import load_recipe
+from .training.train import plain
 from .videos.clips import Segments
 
 FILE = "published.yaml"

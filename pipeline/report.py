@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .datasets import Dataset
-from .evaluation import Comparison, Evaluation, last_weights
+from .evaluation.evaluation import Comparison, Evaluation, last_weights
 from .page import Curve, ReportedVideo, RocCurve, write_page
 from .scoring.runs import Run
 from .scoring.scoring import FrameScores

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .evaluation import Comparison, Evaluation, ThresholdName, last_weights, summarise
-from .metrics import RATES
-from .resampling import mean_and_spread
+from .evaluation.evaluation import Comparison, Evaluation, ThresholdName, last_weights, summarise
+from .evaluation.metrics import RATES
+from .evaluation.resampling import mean_and_spread
 from .scoring.events import IOUS, EventMetrics
 from .scoring.runs import in_words
 

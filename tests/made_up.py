@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xelvad.pipeline.evaluation import FIGURES, Evaluation, measure
-from xelvad.pipeline.metrics import ScoredVideo
-from xelvad.pipeline.resampling import bootstrap_interval
+from xelvad.pipeline.evaluation.evaluation import FIGURES, Evaluation, measure
+from xelvad.pipeline.evaluation.metrics import ScoredVideo
+from xelvad.pipeline.evaluation.resampling import bootstrap_interval
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.protocols import PROTOCOLS
 from xelvad.pipeline.scoring.scoring import FrameScores

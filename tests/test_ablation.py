@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from xelvad.errors import UserError
-from xelvad.pipeline import training
 from xelvad.pipeline.ablation import (
     Ablation,
     AblationConfig,
@@ -29,12 +28,13 @@ from xelvad.pipeline.ablation import (
 from xelvad.pipeline.ablation_page import command, result_table, summarise, write_ablation
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import DatasetChoice, read_manifest
-from xelvad.pipeline.evaluation import evaluate
-from xelvad.pipeline.fitting import _Trainer
-from xelvad.pipeline.metrics import FrameMetrics, frame_metrics
-from xelvad.pipeline.recipes import load_recipe, recipe_names
+from xelvad.pipeline.evaluation.evaluation import evaluate
+from xelvad.pipeline.evaluation.metrics import FrameMetrics, frame_metrics
 from xelvad.pipeline.scoring.runs import load_run
-from xelvad.pipeline.settings import TrainingConfig, XELConfig
+from xelvad.pipeline.training import train as training
+from xelvad.pipeline.training.config import TrainingConfig, XELConfig
+from xelvad.pipeline.training.loop import _Trainer
+from xelvad.pipeline.training.recipes import load_recipe, recipe_names
 
 from .synthetic import write_dataset
 
@@ -216,7 +216,7 @@ def test_an_interrupted_one_goes_on_within_a_training(
         counted(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("xelvad.pipeline.fitting.CHECKPOINT_SECONDS", -1)  # after every step
+        patch.setattr("xelvad.pipeline.training.loop.CHECKPOINT_SECONDS", -1)  # after every step
         patch.setattr(_Trainer, "_step", interrupted)
         assert run(data, tmp_path, *options) == 130
     assert not (tmp_path / "ablation.csv").exists()

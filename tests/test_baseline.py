@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
 from xelvad.models import SVM
-from xelvad.pipeline.baseline import fit_svm
+from xelvad.pipeline.training.svm import fit_svm
 
 Videos = tuple[NDArray[np.float32], NDArray[np.float32]]
 

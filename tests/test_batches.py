@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from xelvad.errors import UserError
-from xelvad.pipeline.batches import Batch, Batches
 from xelvad.pipeline.features.bags import TrainingVideos
 from xelvad.pipeline.features.config import BagConfig
 from xelvad.pipeline.features.scaling import Scaling
 from xelvad.pipeline.features.store import FeatureStore
+from xelvad.pipeline.training.batches import Batch, Batches
 
 from .numeric import one_thread
 from .synthetic import write_features

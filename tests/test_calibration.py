@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.pipeline.calibration import Calibration, calibrate, threshold_for
 from xelvad.pipeline.datasets import Dataset, read_manifest
+from xelvad.pipeline.evaluation.calibration import Calibration, calibrate, threshold_for
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.scoring.protocols import PROTOCOLS
 from xelvad.pipeline.scoring.runs import Run, load_run
-from xelvad.pipeline.settings import TrainingConfig
-from xelvad.pipeline.training import load_training_data, train
+from xelvad.pipeline.training.config import TrainingConfig
+from xelvad.pipeline.training.train import load_training_data, train
 
 from .synthetic import write_dataset, write_features
 

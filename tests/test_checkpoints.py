@@ -18,8 +18,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from xelvad.errors import UserError
-from xelvad.pipeline.checkpoints import check_identity, read_state, write_state
 from xelvad.pipeline.cli import main
+from xelvad.pipeline.training.checkpoints import check_identity, read_state, write_state
 
 from .numeric import one_thread
 from .synthetic import write_dataset

@@ -246,7 +246,7 @@ def test_a_bug_is_said_in_one_line_and_shown_in_full_on_request(
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr("xelvad.pipeline.training.train", broken)
+    monkeypatch.setattr("xelvad.pipeline.training.train.train", broken)
     assert train(dataset) == 3
     assert "this is a bug in xelvad" in capsys.readouterr().err
     monkeypatch.setenv("XELVAD_DEBUG", "1")

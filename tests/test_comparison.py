@@ -13,11 +13,11 @@ from xelvad.pipeline import figures
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.comparison import compare_runs, file_stems, most_telling
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.evaluation import compare, evaluate_all, last_weights, summarise
-from xelvad.pipeline.metrics import ScoredVideo
+from xelvad.pipeline.evaluation.config import EvaluationConfig
+from xelvad.pipeline.evaluation.evaluation import compare, evaluate_all, last_weights, summarise
+from xelvad.pipeline.evaluation.metrics import ScoredVideo
+from xelvad.pipeline.evaluation.resampling import paired_difference
 from xelvad.pipeline.paper_tables import latex_table, markdown_table
-from xelvad.pipeline.resampling import paired_difference
-from xelvad.pipeline.settings import EvaluationConfig
 from xelvad.pipeline.tables import points
 
 from .made_up import evaluation_of, make_up

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xelvad.pipeline.curves import mean_roc, mean_trade_off
-from xelvad.pipeline.metrics import ScoredVideo, frame_metrics, frame_roc
+from xelvad.pipeline.evaluation.curves import mean_roc, mean_trade_off
+from xelvad.pipeline.evaluation.metrics import ScoredVideo, frame_metrics, frame_roc
 
 FRAMES = (40, 25, 33, 60)  # of two normal and two abnormal videos
 

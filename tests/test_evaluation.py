@@ -11,17 +11,25 @@ import torch
 
 from xelvad.errors import UserError
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.evaluation import Evaluation, compare, evaluate, evaluate_all, summarise, write_evaluations
+from xelvad.pipeline.evaluation.config import EvaluationConfig
+from xelvad.pipeline.evaluation.evaluation import (
+    Evaluation,
+    compare,
+    evaluate,
+    evaluate_all,
+    summarise,
+    write_evaluations,
+)
+from xelvad.pipeline.evaluation.metrics import category_metrics, rates_at
+from xelvad.pipeline.evaluation.resampling import paired_difference
 from xelvad.pipeline.features.store import FeatureStore
-from xelvad.pipeline.metrics import category_metrics, rates_at
-from xelvad.pipeline.resampling import paired_difference
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.events import event_metrics, find_events
 from xelvad.pipeline.scoring.runs import Run, load_run
 from xelvad.pipeline.scoring.scoring import score_features
-from xelvad.pipeline.settings import EvaluationConfig, TrainingConfig, XELConfig
 from xelvad.pipeline.tables import result_tables
-from xelvad.pipeline.training import train, train_seeds
+from xelvad.pipeline.training.config import TrainingConfig, XELConfig
+from xelvad.pipeline.training.train import train, train_seeds
 
 from .synthetic import write_dataset, write_features
 

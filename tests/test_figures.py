@@ -15,9 +15,9 @@ from xelvad.errors import UserError
 from xelvad.pipeline import figures
 from xelvad.pipeline.ablation import AblationConfig, Outcome, Result, grid
 from xelvad.pipeline.ablation_page import Row, summarise
-from xelvad.pipeline.curves import mean_roc
+from xelvad.pipeline.evaluation.curves import mean_roc
+from xelvad.pipeline.evaluation.metrics import FrameMetrics
 from xelvad.pipeline.figures import PALETTE, Runs, draw_ablation, draw_roc, draw_scores, draw_trade_off
-from xelvad.pipeline.metrics import FrameMetrics
 
 from .made_up import make_up
 

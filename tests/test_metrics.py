@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
 from xelvad.errors import UserError
-from xelvad.pipeline.metrics import ScoredVideo, category_metrics, frame_metrics, frame_roc, rates_at
+from xelvad.pipeline.evaluation.metrics import ScoredVideo, category_metrics, frame_metrics, frame_roc, rates_at
 
 
 def reference_auc(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.evaluation import evaluate
+from xelvad.pipeline.evaluation.evaluation import evaluate
 from xelvad.pipeline.scoring.runs import load_run, read_bank
 
 OLD = Path(__file__).parent / "reference" / "of_0_1"

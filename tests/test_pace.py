@@ -11,8 +11,8 @@ import pytest
 from xelvad.errors import UserError
 from xelvad.models import MarginSchedule
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.pace import FEWEST, TOLD_APART, Pace
-from xelvad.pipeline.settings import TrainingConfig, XELConfig
+from xelvad.pipeline.training.config import TrainingConfig, XELConfig
+from xelvad.pipeline.training.pace import FEWEST, TOLD_APART, Pace
 
 from .synthetic import write_dataset
 

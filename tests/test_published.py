@@ -21,8 +21,8 @@ from xelvad.pipeline.published import (
     read_paper,
     row_of,
 )
-from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.scoring.runs import RunManifest, identity_of, read_manifest_of_run
+from xelvad.pipeline.training.recipes import load_recipe
 from xelvad.pipeline.videos.clips import Segments
 
 from .synthetic import write_dataset

@@ -12,10 +12,10 @@ from xelvad.errors import UserError
 from xelvad.models import DETECTORS, MarginSchedule
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.features.config import BagConfig
-from xelvad.pipeline.pace import Pace
-from xelvad.pipeline.recipes import detector_recipe, load_recipe, recipe_names, recipe_path
-from xelvad.pipeline.settings import TrainingConfig, XELConfig
-from xelvad.pipeline.training import plain
+from xelvad.pipeline.training.config import TrainingConfig, XELConfig
+from xelvad.pipeline.training.pace import Pace
+from xelvad.pipeline.training.recipes import detector_recipe, load_recipe, recipe_names, recipe_path
+from xelvad.pipeline.training.train import plain
 
 DATA_SETS = ("ucf-crime", "shanghaitech")
 WITH_XEL = [f"{data}/{detector}+xel" for data in DATA_SETS for detector in ("mil", "srf", "ar-net")]
@@ -31,7 +31,7 @@ def parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tra
         configs.append(config)
         return SimpleNamespace(name="", training_videos=0)
 
-    monkeypatch.setattr("xelvad.pipeline.training.train", caught)
+    monkeypatch.setattr("xelvad.pipeline.training.train.train", caught)
     monkeypatch.setattr("xelvad.pipeline.scoring.runs.read_learned", lambda folder: None)
 
     def parse(*options: str) -> TrainingConfig:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from xelvad.errors import UserError
-from xelvad.pipeline.metrics import ScoredVideo
-from xelvad.pipeline.resampling import (
+from xelvad.pipeline.evaluation.metrics import ScoredVideo
+from xelvad.pipeline.evaluation.resampling import (
     bootstrap_interval,
     concordant_pairs,
     mean_and_spread,

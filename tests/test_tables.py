@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xelvad.pipeline.calibration import Calibration
-from xelvad.pipeline.evaluation import Comparison, Evaluation, measure
-from xelvad.pipeline.metrics import ScoredVideo
-from xelvad.pipeline.resampling import Difference, Interval
+from xelvad.pipeline.evaluation.calibration import Calibration
+from xelvad.pipeline.evaluation.evaluation import Comparison, Evaluation, measure
+from xelvad.pipeline.evaluation.metrics import ScoredVideo
+from xelvad.pipeline.evaluation.resampling import Difference, Interval
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.protocols import PROTOCOLS
 from xelvad.pipeline.tables import ResultTable, per_cent, points, result_tables

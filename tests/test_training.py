@@ -16,16 +16,16 @@ from torch import Tensor
 
 from xelvad.errors import UserError
 from xelvad.models import DETECTORS, Bags, Detector
-from xelvad.pipeline.baseline import fit_svm
-from xelvad.pipeline.batches import Batches
 from xelvad.pipeline.datasets import Dataset, read_manifest
 from xelvad.pipeline.features.store import Features, FeatureStore
-from xelvad.pipeline.fitting import make_detector, make_xel
-from xelvad.pipeline.pace import Pace
-from xelvad.pipeline.recipes import load_recipe
 from xelvad.pipeline.scoring.runs import load_run, read_bank, read_manifest_of_run
-from xelvad.pipeline.settings import QUIRKS, TrainingConfig, XELConfig
-from xelvad.pipeline.training import TrainingData, load_training_data, train, train_seeds, validation_split
+from xelvad.pipeline.training.batches import Batches
+from xelvad.pipeline.training.config import QUIRKS, TrainingConfig, XELConfig
+from xelvad.pipeline.training.loop import make_detector, make_xel
+from xelvad.pipeline.training.pace import Pace
+from xelvad.pipeline.training.recipes import load_recipe
+from xelvad.pipeline.training.svm import fit_svm
+from xelvad.pipeline.training.train import TrainingData, load_training_data, train, train_seeds, validation_split
 from xelvad.pipeline.videos.clips import Clipping
 
 from .numeric import one_thread

@@ -10,7 +10,7 @@ from .command import DONE, Command, config_of, dataset_arguments, dataset_of, ou
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..settings import EvaluationConfig
+    from ..evaluation.config import EvaluationConfig
 
     runs = "run folders, or folders that hold the seeds of a training; the first is what the others are compared with"
     parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help=runs)
@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..comparison import compare_runs
-    from ..settings import EvaluationConfig
+    from ..evaluation.config import EvaluationConfig
     from ..tables import result_tables
 
     dataset, settings = dataset_of(arguments), config_of(EvaluationConfig, arguments)

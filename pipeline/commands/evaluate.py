@@ -10,7 +10,7 @@ from .command import DONE, Command, config_of, dataset_arguments, dataset_of, ou
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..settings import EvaluationConfig
+    from ..evaluation.config import EvaluationConfig
 
     parser.add_argument("--run", type=Path, nargs="+", required=True, help="one or more run folders, side by side")
     dataset_arguments(parser)
@@ -19,9 +19,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..evaluation import compare, evaluate_all, write_evaluations
+    from ..evaluation.config import EvaluationConfig
+    from ..evaluation.evaluation import compare, evaluate_all, write_evaluations
     from ..report import report_evaluations
-    from ..settings import EvaluationConfig
     from ..tables import result_tables
 
     dataset = dataset_of(arguments)

@@ -41,7 +41,7 @@ def run(arguments: Namespace) -> int:
 
 def print_published(paper: Paper) -> None:
     """The table of a paper: every figure as it was printed, a star where it is qualified."""
-    from ..metrics import RATES
+    from ..evaluation.metrics import RATES
     from ..published import FIGURES
 
     columns = [(key, rate) for key in paper.data_sets for rate in FIGURES]
@@ -56,7 +56,7 @@ def print_published(paper: Paper) -> None:
 
 def print_beside(paper: Paper, data_set: str, found: Sequence[Beside]) -> None:
     """Published, measured here, and the difference in points, for every run; then what makes it unfair."""
-    from ..metrics import RATES
+    from ..evaluation.metrics import RATES
     from ..published import FIGURES
     from ..tables import per_cent, points
 

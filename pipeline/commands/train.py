@@ -6,12 +6,12 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from ..recipes import recipe_names
+from ..training.recipes import recipe_names
 from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..settings import TrainingConfig
+    from ..training.config import TrainingConfig
 
     dataset_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="the run folder to make")
@@ -25,8 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..scoring.runs import read_learned, runs_in
-    from ..settings import TrainingConfig
-    from ..training import train, train_seeds
+    from ..training.config import TrainingConfig
+    from ..training.train import train, train_seeds
 
     dataset = dataset_of(arguments)
     config, out = config_of(TrainingConfig, arguments), arguments.out

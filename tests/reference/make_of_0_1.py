@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.evaluation import evaluate
+from xelvad.pipeline.evaluation.evaluation import evaluate
 from xelvad.pipeline.features.sidecar import Sidecar, Timeline
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.scoring.runs import load_run
-from xelvad.pipeline.settings import TrainingConfig, XELConfig
-from xelvad.pipeline.training import train
+from xelvad.pipeline.training.config import TrainingConfig, XELConfig
+from xelvad.pipeline.training.train import train
 from xelvad.pipeline.videos.clips import Clipping
 
 DIMENSIONS, CLIPS = 8, 6

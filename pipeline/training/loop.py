@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from ..errors import UserError
-from ..models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, hardest, highest
-from ..models.products import fast_products
+from ...errors import UserError
+from ...models import DETECTORS, SRF, XEL, Detector, HardInstanceBank, LearningDetector, hardest, highest
+from ...models.products import fast_products
+from ..features.bags import TrainingVideos
+from ..scoring.inference import highest_scores
+from ..scoring.learned import Separation
+from ..support.console import Progress
+from ..support.memory import keep_freed_memory
 from .batches import Batch, Batches
 from .checkpoints import check_identity, read_state, write_state
-from .features.bags import TrainingVideos
+from .config import TrainingConfig
 from .pace import Pace
-from .scoring.inference import highest_scores
-from .scoring.learned import Separation
-from .settings import TrainingConfig
-from .support.console import Progress
-from .support.memory import keep_freed_memory
 
 CURVE_EVERY = 10  # iterations between two points of a TensorBoard curve
 SMALL_STEP = 5e5  # numbers in the bags of a step

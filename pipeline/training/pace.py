@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..models import MarginSchedule
-from .settings import TrainingConfig
+from ...models import MarginSchedule
+from .config import TrainingConfig
 
 TOLD_APART = 0.8  # AUC of the training videos by their highest scores at which the warm-up ends
 FEWEST = 40  # iterations of a warm-up: the first looks may be lucky

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from ..errors import UserError
+from ...errors import UserError
 
 THRESHOLD = 0.5
 # The rates of `FrameMetrics`, as tables call them.

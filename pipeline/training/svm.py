@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
 if TYPE_CHECKING:
-    from ..models import SVM
+    from ...models import SVM
 
 FOLDS = 5  # at most, fewer where a label has fewer videos
 
@@ -84,7 +84,7 @@ def _sigmoid(fitted: CalibratedClassifierCV) -> tuple[float, float]:
 def _folded(weight: NDArray[np.float64], bias: float) -> SVM:
     import torch
 
-    from ..models import SVM
+    from ...models import SVM
 
     detector = SVM(len(weight))
     with torch.no_grad():

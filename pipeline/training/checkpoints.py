@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError
-from ..files import write_bytes
+from ...errors import UserError
+from ...files import write_bytes
 
 FILE = "state.pt"
 NAMED = 6  # items of a list that an error message names

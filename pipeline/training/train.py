@@ -13,22 +13,22 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from .. import __version__
-from ..errors import UserError
-from ..models import Detector, HardInstanceBank
-from .baseline import fit_svm
+from ... import __version__
+from ...errors import UserError
+from ...models import Detector, HardInstanceBank
+from ..datasets import Dataset, LabelledVideo, frame_truth
+from ..features.bags import TrainingVideos
+from ..features.scaling import Scaling
+from ..features.store import Features, FeatureStore, hold
+from ..scoring.inference import highest_scores, score_clips
+from ..scoring.learned import Learned, Separation
+from ..scoring.runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
+from ..support.console import console
 from .checkpoints import FILE as CHECKPOINT
 from .checkpoints import check_identity
-from .datasets import Dataset, LabelledVideo, frame_truth
-from .features.bags import TrainingVideos
-from .features.scaling import Scaling
-from .features.store import Features, FeatureStore, hold
-from .fitting import Fitted, Judge, fit
-from .scoring.inference import highest_scores, score_clips
-from .scoring.learned import Learned, Separation
-from .scoring.runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
-from .settings import TrainingConfig
-from .support.console import console
+from .config import TrainingConfig
+from .loop import Fitted, Judge, fit
+from .svm import fit_svm
 
 SPLIT = 3  # stream of random numbers, beside those of the batches
 

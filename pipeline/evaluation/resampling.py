@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
+from ...errors import UserError
 from .metrics import ScoredVideo
 
 Figure = Literal["auc", "ap", "auc_abnormal"]

@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from .datasets import Dataset, LabelledVideo
-from .features.store import Features, FeatureStore
-from .scoring.protocols import Protocol
-from .scoring.runs import Run, identity_of
+from ...errors import UserError
+from ..datasets import Dataset, LabelledVideo
+from ..features.store import Features, FeatureStore
+from ..scoring.protocols import Protocol
+from ..scoring.runs import Run, identity_of
 
 Source = Literal["validation", "training"]
 
@@ -109,7 +109,7 @@ def _normal_videos(
     run: Run, dataset: Dataset, store: FeatureStore
 ) -> tuple[list[tuple[LabelledVideo, Features]], Source]:
     """The normal validation videos of a run, or its normal training videos where it has none."""
-    from .training import training_features, validation_split  # needs torch
+    from ..training.train import training_features, validation_split  # needs torch
 
     identity = identity_of(run.folder)
     videos, found, digest = training_features(dataset, store)

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from ...errors import UserError
-from ..features.config import BagConfig
-from ..settings import TrainingConfig, XELConfig
+from ....errors import UserError
+from ...features.config import BagConfig
+from ..config import TrainingConfig, XELConfig
 
 FOLDER = Path(__file__).parent
 GENERAL = "general"

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..models import Bags
-from .features.bags import TrainingVideos
-from .support.ahead import ahead
+from ...models import Bags
+from ..features.bags import TrainingVideos
+from ..support.ahead import ahead
 
 ABNORMAL, NORMAL, SAMPLING = range(3)  # streams of random numbers
 

@@ -11,11 +11,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..errors import UserError
-from ..files import write_text
+from ...errors import UserError
+from ...files import write_text
+from ..datasets import Dataset, LabelledVideo, frame_truth
+from ..features.store import FeatureStore
+from ..scoring.config import EventConfig
+from ..scoring.events import EventMetrics, Span, event_metrics, find_events
+from ..scoring.learned import Verdict
+from ..scoring.protocols import PROTOCOLS, Protocol
+from ..scoring.runs import LAST, Run, best_on, kept_weights, load_run, name_of, runs_in, seed_of
+from ..scoring.scoring import FrameScores, score_features, write_scores
 from .calibration import Calibration, calibrate
-from .datasets import Dataset, LabelledVideo, frame_truth
-from .features.store import FeatureStore
+from .config import EvaluationConfig
 from .metrics import (
     RATES,
     THRESHOLD,
@@ -30,13 +37,6 @@ from .metrics import (
     rates_at,
 )
 from .resampling import Difference, Figure, Interval, bootstrap_interval, mean_and_spread, paired_difference
-from .scoring.config import EventConfig
-from .scoring.events import EventMetrics, Span, event_metrics, find_events
-from .scoring.learned import Verdict
-from .scoring.protocols import PROTOCOLS, Protocol
-from .scoring.runs import LAST, Run, best_on, kept_weights, load_run, name_of, runs_in, seed_of
-from .scoring.scoring import FrameScores, score_features, write_scores
-from .settings import EvaluationConfig
 
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 

@@ -1,8 +1,7 @@
-"""The typed settings that become options of the command line.
+"""Options of the training; they become a run's ``config.yaml``.
 
-Those of the training become a run's ``config.yaml``. All stand apart from the stages that they are for because the
-command line reads them, and must not wait for torch. The training's defaults are those of MIL; what suits the others,
-and what the papers used, are the files in ``recipes/``.
+They stand apart, as in every room, because the command line reads them, and must not wait for torch. The defaults are
+those of MIL; what suits the others, and what the papers used, are the files in ``recipes/``.
 """
 
 from __future__ import annotations
@@ -10,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..errors import UserError
-from .features.config import BagConfig
-from .scoring.config import EventConfig, ProtocolName
-from .scoring.protocols import PROTOCOLS
+from ...errors import UserError
+from ..features.config import BagConfig
 
 QUIRKS = {
     "xel-dropout": "XEL scores what it compares, the bank and the abnormal maxima, with dropout on",
@@ -125,26 +122,3 @@ class TrainingConfig:
         if self.quirks in ("none", "official"):
             return frozenset(QUIRKS if self.quirks == "official" else ())
         return frozenset(name.strip() for name in self.quirks.split(","))
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How a run is evaluated.
-
-    Attributes:
-        protocol: which frames count, and which score each takes. "exact": every decoded frame. "xel": complete clips
-            only, as the papers on XEL and SRF do. "mil": 32 segments a video, as Sultani et al. do.
-        far_target: besides 0.5, rates and events are given at the threshold that lets at most this share of the frames
-            of normal validation videos through, in (0, 1).
-        events: how frame scores become events.
-    """
-
-    protocol: ProtocolName = "exact"
-    far_target: float = 0.01
-    events: EventConfig = field(default_factory=EventConfig)
-
-    def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise UserError(f"there is no protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
-        if not 0 < self.far_target < 1:
-            raise UserError(f"far_target is a share of the frames, in (0, 1), not {self.far_target}")
