@@ -23,7 +23,7 @@ import torch
 from results import write_section
 
 from xelvad import __version__
-from xelvad.pipeline.ablation import Outcome, cross_validate, folds_of
+from xelvad.pipeline.experiments.ablation.ablate import Outcome, cross_validate, folds_of
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import extract
 from xelvad.pipeline.training.config import TrainingConfig

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from results import write_section
 
 from xelvad import __version__
-from xelvad.pipeline.ablation import cross_validate
+from xelvad.pipeline.experiments.ablation.ablate import cross_validate
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import LARGEST_SHORT_SIDE, extract
 from xelvad.pipeline.features.store import FeatureStore

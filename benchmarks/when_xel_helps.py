@@ -37,7 +37,7 @@ from torch import Tensor
 
 from xelvad import __version__
 from xelvad.models import MIL, XEL, Bags, MarginSchedule, hardest
-from xelvad.pipeline.figures import GUIDE, MARK, PALETTE, drawing
+from xelvad.pipeline.reports.plots import GUIDE, MARK, PALETTE, drawing
 
 FIGURE = RESULTS.with_name("when_xel_helps.svg")
 

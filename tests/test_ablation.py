@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from xelvad.errors import UserError
-from xelvad.pipeline.ablation import (
+from xelvad.pipeline.cli import main
+from xelvad.pipeline.datasets import DatasetChoice, read_manifest
+from xelvad.pipeline.evaluation.evaluation import evaluate
+from xelvad.pipeline.evaluation.metrics import FrameMetrics, frame_metrics
+from xelvad.pipeline.experiments.ablation.ablate import (
     Ablation,
-    AblationConfig,
     Configuration,
     Outcome,
     Result,
@@ -25,11 +28,8 @@ from xelvad.pipeline.ablation import (
     folds_of,
     grid,
 )
-from xelvad.pipeline.ablation_page import command, result_table, summarise, write_ablation
-from xelvad.pipeline.cli import main
-from xelvad.pipeline.datasets import DatasetChoice, read_manifest
-from xelvad.pipeline.evaluation.evaluation import evaluate
-from xelvad.pipeline.evaluation.metrics import FrameMetrics, frame_metrics
+from xelvad.pipeline.experiments.ablation.config import AblationConfig
+from xelvad.pipeline.experiments.ablation.page import command, result_table, summarise, write_ablation
 from xelvad.pipeline.scoring.runs import load_run
 from xelvad.pipeline.training import train as training
 from xelvad.pipeline.training.config import TrainingConfig, XELConfig

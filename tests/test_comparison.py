@@ -9,16 +9,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from xelvad.errors import UserError
-from xelvad.pipeline import figures
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.comparison import compare_runs, file_stems, most_telling
 from xelvad.pipeline.datasets import read_manifest
 from xelvad.pipeline.evaluation.config import EvaluationConfig
 from xelvad.pipeline.evaluation.evaluation import compare, evaluate_all, last_weights, summarise
 from xelvad.pipeline.evaluation.metrics import ScoredVideo
 from xelvad.pipeline.evaluation.resampling import paired_difference
-from xelvad.pipeline.paper_tables import latex_table, markdown_table
-from xelvad.pipeline.tables import points
+from xelvad.pipeline.experiments.comparison import compare_runs, file_stems, most_telling
+from xelvad.pipeline.reports import plots as figures
+from xelvad.pipeline.reports.paper_tables import latex_table, markdown_table
+from xelvad.pipeline.reports.tables import points
 
 from .made_up import evaluation_of, make_up
 from .synthetic import write_dataset
@@ -123,7 +123,7 @@ def test_without_matplotlib_nothing_is_evaluated_in_vain(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "find_spec", lambda name: None)
-    monkeypatch.setattr("xelvad.pipeline.comparison.evaluate_all", lambda *_: pytest.fail("evaluated"))
+    monkeypatch.setattr("xelvad.pipeline.experiments.comparison.evaluate_all", lambda *_: pytest.fail("evaluated"))
     assert main(["compare", str(folder / "mil"), *options(folder), "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == (
         'xelvad: figures need matplotlib, which is not installed: pip install "xelvad[figures]"\n'

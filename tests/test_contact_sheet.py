@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, ImageColor
 
 from xelvad.errors import UserError
-from xelvad.pipeline import contact_sheet
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.contact_sheet import (
+from xelvad.pipeline.features.config import BagConfig
+from xelvad.pipeline.reports import contact_sheet
+from xelvad.pipeline.reports.contact_sheet import (
     CAPTION,
     MAT,
     SCENE,
@@ -28,8 +29,7 @@ from xelvad.pipeline.contact_sheet import (
     show_bank,
     tile_corner,
 )
-from xelvad.pipeline.features.config import BagConfig
-from xelvad.pipeline.preview import BLOCK_SIZE, pick_frames
+from xelvad.pipeline.reports.preview import BLOCK_SIZE, pick_frames
 from xelvad.pipeline.scoring.runs import BankRow, RunManifest, read_bank
 from xelvad.pipeline.videos.clips import Clipping, Segments
 from xelvad.pipeline.videos.worker import DecodedVideo, Decoder

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from xelvad.pipeline.cli import main
-from xelvad.pipeline.demo import DemoResult, run_demo
+from xelvad.pipeline.experiments.demo import DemoResult, run_demo
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,11 @@ from xelvad.pipeline.evaluation.evaluation import (
 from xelvad.pipeline.evaluation.metrics import category_metrics, rates_at
 from xelvad.pipeline.evaluation.resampling import paired_difference
 from xelvad.pipeline.features.store import FeatureStore
+from xelvad.pipeline.reports.tables import result_tables
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.events import event_metrics, find_events
 from xelvad.pipeline.scoring.runs import Run, load_run
 from xelvad.pipeline.scoring.scoring import score_features
-from xelvad.pipeline.tables import result_tables
 from xelvad.pipeline.training.config import TrainingConfig, XELConfig
 from xelvad.pipeline.training.train import train, train_seeds
 

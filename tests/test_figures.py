@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xelvad.errors import UserError
-from xelvad.pipeline import figures
-from xelvad.pipeline.ablation import AblationConfig, Outcome, Result, grid
-from xelvad.pipeline.ablation_page import Row, summarise
 from xelvad.pipeline.evaluation.curves import mean_roc
 from xelvad.pipeline.evaluation.metrics import FrameMetrics
-from xelvad.pipeline.figures import PALETTE, Runs, draw_ablation, draw_roc, draw_scores, draw_trade_off
+from xelvad.pipeline.experiments.ablation.ablate import Outcome, Result, grid
+from xelvad.pipeline.experiments.ablation.config import AblationConfig
+from xelvad.pipeline.experiments.ablation.page import Row, summarise
+from xelvad.pipeline.experiments.ablation.plot import draw_ablation
+from xelvad.pipeline.reports import plots as figures
+from xelvad.pipeline.reports.plots import PALETTE, Runs, draw_roc, draw_scores, draw_trade_off
 
 from .made_up import make_up
 

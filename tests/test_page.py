@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from xelvad.errors import UserError
-from xelvad.pipeline import page
-from xelvad.pipeline.page import Curve, ReportedVideo, RocCurve, write_page
-from xelvad.pipeline.tables import ResultTable
+from xelvad.pipeline.reports import page
+from xelvad.pipeline.reports.page import Curve, ReportedVideo, RocCurve, write_page
+from xelvad.pipeline.reports.tables import ResultTable
 
 NASTY = "Tür \"Nord\" & 'Süd'/<b>x</b></script><script>alert(1)</script><!-- 監視 {{films}} {{title}}.mp4"
 CLIP = 16

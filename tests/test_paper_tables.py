@@ -6,7 +6,7 @@ import pytest
 
 from xelvad.pipeline.evaluation.evaluation import Summary
 from xelvad.pipeline.evaluation.resampling import Interval
-from xelvad.pipeline.paper_tables import cells_of, escape_latex, escape_markdown, latex_table, markdown_table
+from xelvad.pipeline.reports.paper_tables import cells_of, escape_latex, escape_markdown, latex_table, markdown_table
 
 NAMES = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xelvad.pipeline.preview import THUMBNAIL_HEIGHT, container_start, make_preview
+from xelvad.pipeline.reports.preview import THUMBNAIL_HEIGHT, container_start, make_preview
 from xelvad.pipeline.videos.reader import VideoError, open_video
 from xelvad.pipeline.videos.worker import DecodedVideo, Decoder
 

@@ -11,7 +11,7 @@ from xelvad.errors import UserError
 from xelvad.models import DETECTORS
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import Dataset, LabelledVideo
-from xelvad.pipeline.published import (
+from xelvad.pipeline.experiments.published import (
     OfficialSet,
     data_set_of,
     differences_of_data,
@@ -261,7 +261,7 @@ def test_a_run_needs_a_data_set(
 def test_on_data_of_ones_own_the_way_out_is_named_before_anything_is_evaluated(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("xelvad.pipeline.published.evaluate_all", lambda *_: pytest.fail("evaluated"))
+    monkeypatch.setattr("xelvad.pipeline.experiments.published.evaluate_all", lambda *_: pytest.fail("evaluated"))
     (tmp_path / "street").mkdir()
     shutil.copy(folder / "labels.csv", tmp_path / "street")
     command = ["results", str(folder / "srf"), "--manifest", f"{tmp_path}/street/labels.csv"]

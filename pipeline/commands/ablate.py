@@ -10,7 +10,7 @@ from .command import DONE, Command, config_of, dataset_arguments, output, print_
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..ablation import AblationConfig
+    from ..experiments.ablation.config import AblationConfig
 
     dataset_arguments(parser, "the fold to test on; all: each in turn, and the frames of all folds taken together")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the table and the page")
@@ -20,18 +20,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from .. import ablation, ablation_page, figures
     from ..datasets import DatasetChoice
+    from ..experiments.ablation.ablate import ablate
+    from ..experiments.ablation.config import AblationConfig
+    from ..experiments.ablation.page import result_table, summarise, write_ablation
+    from ..experiments.ablation.plot import draw_ablation_if_possible
+    from ..reports.plots import EXTRA
 
-    settings = config_of(ablation.AblationConfig, arguments)
-    result = ablation.ablate(config_of(DatasetChoice, arguments), arguments.features, arguments.out, settings)
-    page = ablation_page.write_ablation(result)
-    print_tables([ablation_page.result_table(result)])
+    settings = config_of(AblationConfig, arguments)
+    result = ablate(config_of(DatasetChoice, arguments), arguments.features, arguments.out, settings)
+    page = write_ablation(result)
+    print_tables([result_table(result)])
     output.print(f"report: {page}")
-    drawn = figures.draw_ablation_if_possible(result.out / "ablation", ablation_page.summarise(result.results))
-    output.print(
-        f"figure: {drawn}" if drawn else f"note: for a figure, {figures.EXTRA} and run this again", markup=False
-    )
+    drawn = draw_ablation_if_possible(result.out / "ablation", summarise(result.results))
+    output.print(f"figure: {drawn}" if drawn else f"note: for a figure, {EXTRA} and run this again", markup=False)
     return DONE
 
 

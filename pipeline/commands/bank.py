@@ -20,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..contact_sheet import COLUMN_NAMES, show_bank
+    from ..reports.contact_sheet import COLUMN_NAMES, show_bank
 
     bank = show_bank(arguments.run, arguments.videos, arguments.out, arguments.rows)
     table = Table(*COLUMN_NAMES)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from ..datasets import Dataset
-    from ..tables import ResultTable
+    from ..reports.tables import ResultTable
 
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -22,9 +22,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..comparison import compare_runs
     from ..evaluation.config import EvaluationConfig
-    from ..tables import result_tables
+    from ..experiments.comparison import compare_runs
+    from ..reports.tables import result_tables
 
     dataset, settings = dataset_of(arguments), config_of(EvaluationConfig, arguments)
     result = compare_runs(arguments.run, dataset, arguments.features, arguments.out, arguments.videos_shown, settings)

@@ -15,8 +15,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..demo import run_demo
-    from ..tables import result_tables
+    from ..experiments.demo import run_demo
+    from ..reports.tables import result_tables
 
     result = run_demo(arguments.out, arguments.seed)
     print_tables(result_tables(result.evaluations))

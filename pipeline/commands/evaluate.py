@@ -21,8 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from ..evaluation.config import EvaluationConfig
     from ..evaluation.evaluation import compare, evaluate_all, write_evaluations
-    from ..report import report_evaluations
-    from ..tables import result_tables
+    from ..reports.report import report_evaluations
+    from ..reports.tables import result_tables
 
     dataset = dataset_of(arguments)
     settings = config_of(EvaluationConfig, arguments)

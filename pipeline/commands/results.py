@@ -14,7 +14,7 @@ from ...errors import UserError
 from .command import DONE, Command, dataset_arguments, dataset_of, output, print_wide
 
 if TYPE_CHECKING:
-    from ..published import Beside, Paper
+    from ..experiments.published import Beside, Paper
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..published import data_set_of, read_paper, set_beside
+    from ..experiments.published import data_set_of, read_paper, set_beside
 
     paper = read_paper(arguments.paper)
     if not arguments.run:
@@ -42,7 +42,7 @@ def run(arguments: Namespace) -> int:
 def print_published(paper: Paper) -> None:
     """The table of a paper: every figure as it was printed, a star where it is qualified."""
     from ..evaluation.metrics import RATES
-    from ..published import FIGURES
+    from ..experiments.published import FIGURES
 
     columns = [(key, rate) for key in paper.data_sets for rate in FIGURES]
     columns = [(key, rate) for key, rate in columns if any(rate in row.figures.get(key, {}) for row in paper.rows)]
@@ -57,8 +57,8 @@ def print_published(paper: Paper) -> None:
 def print_beside(paper: Paper, data_set: str, found: Sequence[Beside]) -> None:
     """Published, measured here, and the difference in points, for every run; then what makes it unfair."""
     from ..evaluation.metrics import RATES
-    from ..published import FIGURES
-    from ..tables import per_cent, points
+    from ..experiments.published import FIGURES
+    from ..reports.tables import per_cent, points
 
     table = Table("run", "published as", paper.data_sets[data_set].title, "published", "here", "difference")
     for beside in found:

@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..features.config import ExtractionConfig
-    from ..report import report_scores
+    from ..reports.report import report_scores
     from ..scoring.runs import load_run
     from ..scoring.scoring import score_videos
     from ..videos.sources import find_videos

@@ -9,19 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .datasets import read_manifest
-from .evaluation.evaluation import Evaluation, evaluate, last_weights, write_evaluations
-from .evaluation.resampling import mean_and_spread
-from .features.config import ExtractionConfig
-from .features.extraction import extract
-from .footage import draw_dataset
-from .report import report_evaluations
-from .scoring.runs import is_run, load_run, seed_folder
-from .support.console import console
-from .tables import per_cent
-from .training.config import TrainingConfig, XELConfig
-from .training.train import train
-from .videos.sources import find_videos
+from ..datasets import read_manifest
+from ..evaluation.evaluation import Evaluation, evaluate, last_weights, write_evaluations
+from ..evaluation.resampling import mean_and_spread
+from ..features.config import ExtractionConfig
+from ..features.extraction import extract
+from ..footage import draw_dataset
+from ..reports.report import report_evaluations
+from ..reports.tables import per_cent
+from ..scoring.runs import is_run, load_run, seed_folder
+from ..support.console import console
+from ..training.config import TrainingConfig, XELConfig
+from ..training.train import train
+from ..videos.sources import find_videos
 
 VIDEOS = 60  # 40 to train, of which 10 say what is normal and learnt from by none; 20 to test
 FRAMES = 128  # per video: 8 clips

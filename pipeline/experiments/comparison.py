@@ -10,15 +10,15 @@ from pathlib import Path, PurePosixPath
 
 from sklearn.metrics import roc_auc_score
 
-from ..errors import UserError
-from ..files import write_text
-from .datasets import Dataset
-from .evaluation.config import EvaluationConfig
-from .evaluation.evaluation import Comparison, Evaluation, compare, evaluate_all, last_weights, summarise
-from .evaluation.metrics import ScoredVideo
-from .evaluation.resampling import mean_and_spread
-from .figures import Runs, draw_roc, draw_scores, draw_trade_off, figure_files, require_figures
-from .paper_tables import latex_table, markdown_table
+from ...errors import UserError
+from ...files import write_text
+from ..datasets import Dataset
+from ..evaluation.config import EvaluationConfig
+from ..evaluation.evaluation import Comparison, Evaluation, compare, evaluate_all, last_weights, summarise
+from ..evaluation.metrics import ScoredVideo
+from ..evaluation.resampling import mean_and_spread
+from ..reports.paper_tables import latex_table, markdown_table
+from ..reports.plots import Runs, draw_roc, draw_scores, draw_trade_off, figure_files, require_figures
 
 SHOWN = 4  # videos, where none are named
 RULE = (

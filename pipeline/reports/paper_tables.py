@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .evaluation.evaluation import Summary
-from .evaluation.metrics import RATES
-from .scoring.runs import in_words
+from ..evaluation.evaluation import Summary
+from ..evaluation.metrics import RATES
+from ..scoring.runs import in_words
 
 LOWER_IS_BETTER = frozenset({"far_normal"})
 HEADS = ("run", "weights", "seeds")

@@ -9,19 +9,18 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError
-from .datasets import Dataset
-from .evaluation.config import EvaluationConfig
-from .evaluation.evaluation import Summary, evaluate_all, summarise
-from .page import asset
-from .scoring.protocols import PROTOCOLS, Protocol
-from .scoring.runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
-from .training.checkpoints import flat
-from .training.recipes import load_recipe
-from .training.train import plain
-from .videos.clips import Segments
+from ...errors import UserError
+from ..datasets import Dataset
+from ..evaluation.config import EvaluationConfig
+from ..evaluation.evaluation import Summary, evaluate_all, summarise
+from ..scoring.protocols import PROTOCOLS, Protocol
+from ..scoring.runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
+from ..training.checkpoints import flat
+from ..training.recipes import load_recipe
+from ..training.train import plain
+from ..videos.clips import Segments
 
-FILE = "published.yaml"
+FILE = Path(__file__).with_name("published.yaml")
 PAPERS = ("xel",)
 FIGURES = ("auc", "far_normal", "tpr")  # of `FrameMetrics`, that papers give
 # Of a configuration: what cannot change a result much, or has a reason of its own below.
@@ -99,7 +98,7 @@ def read_paper(name: str) -> Paper:
     """
     if name not in PAPERS:
         raise UserError(f"there are no published results {name!r}; known: {', '.join(PAPERS)}")
-    found = yaml.safe_load(asset(FILE))[name]
+    found = yaml.safe_load(FILE.read_text("utf-8"))[name]
     data_sets = {key: OfficialSet(**fields) for key, fields in found["data_sets"].items()}
     rows = tuple(_row(fields, data_sets) for fields in found["rows"])
     return Paper(found["source"], found["protocol"], data_sets, rows)

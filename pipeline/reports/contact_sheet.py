@@ -18,15 +18,15 @@ from statistics import median
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ..errors import UserError
-from ..files import write_bytes, write_text
-from .datasets import check_clear, locate
+from ...errors import UserError
+from ...files import write_bytes, write_text
+from ..datasets import check_clear, locate
+from ..scoring.runs import BankRow, read_bank, read_manifest_of_run
+from ..support.console import Progress
+from ..videos.reader import VideoError
+from ..videos.sources import find_videos
+from ..videos.worker import Decoder
 from .preview import Picture, pick_frames
-from .scoring.runs import BankRow, read_bank, read_manifest_of_run
-from .support.console import Progress
-from .videos.reader import VideoError
-from .videos.sources import find_videos
-from .videos.worker import Decoder
 
 TABLE = "bank.csv"
 SHEET = "contact_sheet.jpg"

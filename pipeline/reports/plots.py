@@ -1,4 +1,4 @@
-"""Figures for papers: ROC, false alarms against hits, scores over a video, the ablation; each as PNG and as SVG.
+"""Plots for papers: ROC, false alarms against hits, scores over a video; each as PNG and as SVG.
 
 They have the width of one or two columns of a two-column paper, its font sizes, and colours that colour-blind readers
 can tell apart (Okabe and Ito; Wong, "Points of view: color blindness", Nature Methods 2011). SVG keeps text as text.
@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import write_bytes
-from .ablation_page import Row
-from .datasets import spans_of
-from .evaluation.curves import mean_roc, mean_trade_off
-from .evaluation.evaluation import Evaluation
-from .evaluation.metrics import THRESHOLD, rates_at
-from .evaluation.resampling import mean_and_spread
-from .scoring.runs import NAMES
+from ...errors import UserError
+from ...files import write_bytes
+from ..datasets import spans_of
+from ..evaluation.curves import mean_roc, mean_trade_off
+from ..evaluation.evaluation import Evaluation
+from ..evaluation.metrics import THRESHOLD, rates_at
+from ..evaluation.resampling import mean_and_spread
 from .tables import per_cent
 
 if TYPE_CHECKING:
@@ -43,16 +41,7 @@ GUIDE: dict[str, Any] = {"color": "#8A8A8A", "linewidth": 0.6, "linestyle": (0, 
 ERROR_BAR: dict[str, Any] = {"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8}
 MARK = ERROR_BAR | {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.6, "clip_on": False, "zorder": 5}
 
-CHANCE = 50.0  # per cent, the AUC of a coin
 LOW = 0.5  # a figure in which no score reaches this would show nothing on an axis up to 1
-TERMS = {"off": "no XEL", "L_v": r"$L_v$", "L_m": r"$L_m$", "both": "both"}
-MODES = {"off": "no XEL", "epoch": "bank per epoch", "batch": "bank per batch"}
-BARS: dict[str, dict[str, Any]] = {
-    "off": {"color": "#BBBBBB"},
-    "epoch": {"color": PALETTE[0]},
-    "batch": {"color": "white", "edgecolor": PALETTE[1], "hatch": "/////", "linewidth": 0.6},
-}
-
 STYLE = {
     "font.family": ["STIXGeneral", "DejaVu Sans"],  # both come with matplotlib; the second has what the first lacks
     "mathtext.fontset": "stix",
@@ -205,68 +194,6 @@ def draw_scores(stem: Path, video: str, runs: Runs, thresholds: Sequence[float] 
             axes.set_yticks([0, 0.5, 1])
         axes.set_title(video, loc="left")
         add_legend(axes, legend, loc="upper left", bbox_to_anchor=(1, 1))
-
-
-def draw_ablation(stem: Path, rows: Sequence[Row]) -> None:
-    """What each loss of XEL is worth to each detector: the AUC, and the gain over no XEL, as bars.
-
-    Bars are means over the seeds, their error bars standard deviations. Those of the AUC begin at chance, 50 %.
-
-    Args:
-        stem: path without a suffix.
-        rows: as `ablation_page.summarise` gives them.
-    """
-    detectors = list(dict.fromkeys(row.configuration.detector for row in rows))
-    with drawing(stem, COLUMN if len(detectors) == 1 else PAGE, 2.9) as figure:
-        panels = figure.subplots(2, len(detectors), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 2))
-        legend: dict[str, Any] = {}
-        for column, detector in zip(panels.T, detectors, strict=True):
-            of_detector = [row for row in rows if row.configuration.detector == detector]
-            legend |= _bars_of_detector(column[0], of_detector, "auc", CHANCE)
-            _bars_of_detector(column[1], of_detector, "gain", 0.0)
-            column[0].set_title(NAMES.get(detector, detector))
-            column[0].axhline(100 * next(row.figures["auc"][0] for row in of_detector), **GUIDE)  # the first is off
-            column[1].axhline(0, color="black", linewidth=0.6)
-            column[1].set_xticks(range(len(TERMS)), TERMS.values(), parse_math=True)
-            for axes in column:
-                axes.tick_params(axis="x", length=0)
-        panels[0, 0].set_ylabel("AUC (%)")
-        panels[1, 0].set_ylabel("Gain (points)")
-        figure.align_ylabels(panels[:, 0])
-        figure.legend(legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend))
-
-
-def draw_ablation_if_possible(stem: Path, rows: Sequence[Row]) -> Path | None:
-    """`draw_ablation` where matplotlib is installed; returns the PNG file, None where it is not."""
-    if not figures_available():
-        return None
-    draw_ablation(stem, rows)
-    return figure_files(stem)[0]
-
-
-def _bars_of_detector(axes: Axes, rows: Sequence[Row], figure: str, base: float) -> dict[str, Any]:
-    """The bars of one panel; returns one of each kind for the legend. The bars of a loss stand side by side."""
-    modes = list(dict.fromkeys(row.configuration.variant.mode for row in rows if row.gain is not None))
-    width = 0.8 / max(len(modes), 1)
-    kinds: dict[str, Any] = {}
-    for row in rows:
-        found = row.gain if figure == "gain" else row.figures[figure]
-        if found is None:
-            continue
-        variant, (mean, spread) = row.configuration.variant, found
-        place = float(list(TERMS).index(variant.terms))
-        if row.gain is not None:
-            place += width * (modes.index(variant.mode) - (len(modes) - 1) / 2)
-        error = None if spread is None else 100 * spread
-        bars = axes.bar(place, 100 * mean - base, width, base, yerr=error, error_kw=ERROR_BAR, **BARS[variant.mode])
-        bars[0].set_gid(f"bar-{figure}-{bar_name(row)}")
-        kinds[MODES[variant.mode]] = bars
-    return kinds
-
-
-def bar_name(row: Row) -> str:
-    """The name of a configuration's bars within the SVG."""
-    return f"{row.configuration.detector}-{row.configuration.variant.folder}"
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, NDArray[np.float64] | None]:

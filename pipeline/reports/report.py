@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .datasets import Dataset
-from .evaluation.evaluation import Comparison, Evaluation, last_weights
+from ..datasets import Dataset
+from ..evaluation.evaluation import Comparison, Evaluation, last_weights
+from ..scoring.runs import Run
+from ..scoring.scoring import FrameScores
+from ..videos.sources import VideoSource
 from .page import Curve, ReportedVideo, RocCurve, write_page
-from .scoring.runs import Run
-from .scoring.scoring import FrameScores
 from .tables import result_tables
-from .videos.sources import VideoSource
 
 PAGE = "report.html"
 

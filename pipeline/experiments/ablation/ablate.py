@@ -17,72 +17,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import UserError
-from ..files import write_text
-from .datasets import Dataset, DatasetChoice, frame_truth, read_manifest
-from .features.store import FeatureStore
-from .scoring.runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
-from .support.console import console
-from .training.config import TrainingConfig
-from .training.recipes import GENERAL, load_recipe, recipe_names
+from ....errors import UserError
+from ....files import write_text
+from ...datasets import Dataset, DatasetChoice, frame_truth, read_manifest
+from ...features.store import FeatureStore
+from ...scoring.runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
+from ...support.console import console
+from ...training.config import TrainingConfig
+from ...training.recipes import load_recipe, recipe_names
+from .config import AblationConfig
 
 if TYPE_CHECKING:
-    from .evaluation.evaluation import Evaluation
-    from .evaluation.metrics import FrameMetrics
+    from ...evaluation.evaluation import Evaluation
+    from ...evaluation.metrics import FrameMetrics
 
 ALL_FOLDS = "all"
-MODES = ("epoch", "batch")
 RUNS = "runs"
 REQUEST = "ablation.json"  # what an interrupted ablation was asked for
 
 Terms = Literal["off", "L_v", "L_m", "both"]
 Mode = Literal["off", "epoch", "batch"]
-
-
-@dataclass(frozen=True)
-class AblationConfig:
-    """What is compared.
-
-    Attributes:
-        detectors: names of detectors that learn in epochs.
-        modes: when the hard instance bank is refreshed: "epoch", "batch", or both in turn.
-        seeds: trainings of each configuration, from the recipe's seed on.
-        recipes: folder of recipes: detector d is trained by RECIPES/d, with the weights and the schedule of XEL from
-            RECIPES/d+xel where there is one.
-        test_fold: the fold to test on, all others are for training; "all" tests on every fold in turn and takes their
-            frames together.
-        iterations: of each training; by default the recipe's.
-        extractor: whose features to learn from; by default the recipe's.
-        validation: share of the training videos that are put aside; by default the recipe's.
-    """
-
-    detectors: Sequence[str] = ("mil", "srf", "ar-net")
-    modes: Sequence[str] = MODES
-    seeds: int = 3
-    recipes: str = GENERAL
-    test_fold: str | None = None
-    iterations: int | None = None
-    extractor: str | None = None
-    validation: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UserError(f"seeds must be positive, not {self.seeds}")
-        if not self.detectors or not self.modes:
-            raise UserError("an ablation needs at least one of --detectors and one of --modes")
-        unknown = [mode for mode in self.modes if mode not in MODES]
-        if unknown:
-            raise UserError(f"there is no mode {', '.join(unknown)}; known: {', '.join(MODES)}")
-        folders = sorted({name.split("/")[0] for name in recipe_names()})
-        if self.recipes not in folders:
-            raise UserError(f"there are no recipes {self.recipes!r}; known: {', '.join(folders)}")
-        if "svm" in self.detectors:
-            raise UserError("svm is fitted in one go: it has no epochs and no XEL, so there is nothing to take away")
-        known = [name.split("/")[1] for name in recipe_names() if name.startswith(f"{self.recipes}/")]
-        known = [name for name in known if name != "svm" and not name.endswith("+xel")]
-        for detector in self.detectors:
-            if detector not in known:
-                raise UserError(f"{self.recipes} has no detector {detector!r}; known: {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -249,7 +203,7 @@ def cross_validate(manifest: Path, features: Path, out: Path, config: TrainingCo
     Raises:
         UserError: as `folds_of`, `read_manifest` and `train_and_evaluate`.
     """
-    from .evaluation.metrics import frame_metrics
+    from ...evaluation.metrics import frame_metrics
 
     folds = folds_of(manifest)
     evaluations: dict[str, dict[int, Evaluation]] = {}
@@ -292,8 +246,8 @@ def train_and_evaluate(
     Raises:
         UserError: as `train` and `evaluate`, or a run in ``out`` is of another configuration or of other data.
     """
-    from .evaluation.evaluation import evaluate
-    from .training.train import train
+    from ...evaluation.evaluation import evaluate
+    from ...training.train import train
 
     evaluations = {}
     for seed in range(config.seed, config.seed + seeds):
@@ -310,8 +264,8 @@ def is_finished(dataset: Dataset, features: Path, folder: Path, config: Training
     Raises:
         UserError: it holds the finished run of another configuration or of other data; names what differs.
     """
-    from .training.checkpoints import check_identity
-    from .training.train import load_training_data, plain
+    from ...training.checkpoints import check_identity
+    from ...training.train import load_training_data, plain
 
     if not is_run(folder):
         return False
@@ -327,7 +281,7 @@ def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
     Raises:
         UserError: no test videos, missing features, unknown anomalous frames, or metrics that are not defined.
     """
-    from .evaluation.metrics import ScoredVideo, frame_metrics
+    from ...evaluation.metrics import ScoredVideo, frame_metrics
 
     videos = dataset.of("test")
     if not videos:
@@ -341,7 +295,7 @@ def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
 
 def _claim(out: Path, labels: str, config: AblationConfig) -> None:
     """Note what ``out`` is for, or see that it is for the same; more detectors, modes and seeds may join later."""
-    from .training.checkpoints import check_identity
+    from ...training.checkpoints import check_identity
 
     path = out / REQUEST
     settings = {name: value for name, value in asdict(config).items() if name not in ("detectors", "modes", "seeds")}

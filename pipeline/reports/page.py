@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
-from ..errors import UserError
-from ..files import replacing
-from .evaluation.metrics import THRESHOLD
+from ...errors import UserError
+from ...files import replacing
+from ..evaluation.metrics import THRESHOLD
+from ..videos.config import FOLDER_FRAME_RATE
+from ..videos.reader import VideoError
+from ..videos.worker import Decoder
 from .preview import Preview, container_start, make_preview
-from .videos.config import FOLDER_FRAME_RATE
-from .videos.reader import VideoError
-from .videos.worker import Decoder
 
 if TYPE_CHECKING:
     from .tables import ResultTable

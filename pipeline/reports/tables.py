@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .evaluation.evaluation import Comparison, Evaluation, ThresholdName, last_weights, summarise
-from .evaluation.metrics import RATES
-from .evaluation.resampling import mean_and_spread
-from .scoring.events import IOUS, EventMetrics
-from .scoring.runs import in_words
+from ..evaluation.evaluation import Comparison, Evaluation, ThresholdName, last_weights, summarise
+from ..evaluation.metrics import RATES
+from ..evaluation.resampling import mean_and_spread
+from ..scoring.events import IOUS, EventMetrics
+from ..scoring.runs import in_words
 
 SHOWN_IOUS = (0.1, 0.3, 0.5)
 NONE = "–"

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ..files import write_bytes, write_text
-from .ablation import ALL_FOLDS, Ablation, AblationConfig, Configuration, Result
-from .evaluation.metrics import RATES
-from .evaluation.resampling import mean_and_spread
-from .page import Data, asset, filled, shared_parts
-from .scoring.runs import NAMES
-from .tables import ResultTable, per_cent
+from ....files import write_bytes, write_text
+from ...evaluation.metrics import RATES
+from ...evaluation.resampling import mean_and_spread
+from ...reports.page import Data, asset, filled, shared_parts
+from ...reports.tables import ResultTable, per_cent
+from ...scoring.runs import NAMES
+from .ablate import ALL_FOLDS, Ablation, Configuration, Result
+from .config import AblationConfig
 
 PAGE = "ablation.html"
 MEAN_FOLD_AUC = "mean_fold_auc"

@@ -1,0 +1,1 @@
+"""Reports: results as tables, plots, pages and contact sheets."""
