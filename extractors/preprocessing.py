@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .base import Preprocessing
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -113,3 +115,41 @@ def short_side_size(
     """The size ``(height, width)`` after scaling so that the shorter side is ``short_side``, and the longer rounded."""
     shorter = min(height, width)
     return rounded(short_side * height / shorter), rounded(short_side * width / shorter)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The inputs of several streams, side by side along the channels; all of one crop.
+
+    Attributes:
+        streams: what each stream is shown.
+    """
+
+    streams: tuple[Preprocessing, ...]
+    crops = None
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.streams))
+
+    @property
+    def crop(self) -> int:
+        """Pixels of both sides of what the streams look at."""
+        return self.streams[0].crop
+
+    @property
+    def channels(self) -> int:
+        """Of all streams together."""
+        return sum(stream.channels for stream in self.streams)
+
+    def __call__(self, clips: NDArray[np.uint8]) -> Tensor:
+        """RGB ``(B, T, H, W, 3)`` to float32 ``(B, channels, T, crop, crop)``."""
+        import torch
+
+        inputs = [stream(clips).float() for stream in self.streams]
+        return torch.cat(inputs, dim=1).contiguous(memory_format=torch.channels_last_3d)
+
+    def first_layer(self) -> nn.Module:
+        """Nothing: every stream begins with its own."""
+        from torch import nn
+
+        return nn.Identity()

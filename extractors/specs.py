@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from .base import ExtractorSpec
 from .flow import Flow
-from .joined import Side
-from .preprocessing import Pictures
+from .preprocessing import Pictures, SideBySide
 
 # Mean and standard deviation are of values 0 to 255; published with most of these networks are those of values 0 to 1.
 _I3D = (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)
@@ -85,7 +84,7 @@ EXTRACTORS: dict[str, ExtractorSpec] = {
             description="I3D-RGB and I3D-flow, one behind the other",
             module=".joined",
             feature_dim=2048,
-            preprocessing=Side((I3D_RGB, I3D_FLOW)),
+            preprocessing=SideBySide((I3D_RGB, I3D_FLOW)),
             streams=("i3d-rgb", "i3d-flow"),
         ),
         _c3d("c3d", "", C3D),

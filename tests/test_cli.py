@@ -11,7 +11,7 @@ import pytest
 
 from xelvad.pipeline.cli import COMMANDS, build_parser, main, spell_options
 
-from .synthetic import write_dataset
+from .helpers.features import write_dataset
 
 XELVAD = [sys.executable, "-m", "xelvad.pipeline.cli"]
 
