@@ -5,26 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
 from . import weights as _weights
 from .base import ExtractorSpec, Preprocessing
-from .specs import EXTRACTORS
+from .specs import EXTRACTORS, spec_of
 
 if TYPE_CHECKING:
     from .networks import ClipExtractor
 
 __all__ = ["EXTRACTORS", "ClipExtractor", "ExtractorSpec", "Preprocessing", "create", "spec_of"]
-
-
-def spec_of(name: str) -> ExtractorSpec:
-    """The specification of a known extractor.
-
-    Raises:
-        UserError: there is no extractor of this name.
-    """
-    if name not in EXTRACTORS:
-        raise UserError(f"there is no extractor {name!r}; known: {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[name]
 
 
 def create(name: str, weights: str | None = None) -> ClipExtractor:

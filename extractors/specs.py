@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..errors import UserError
 from .base import ExtractorSpec
 from .flow import Flow
 from .preprocessing import Pictures, SideBySide
@@ -102,3 +103,14 @@ EXTRACTORS: dict[str, ExtractorSpec] = {
         _torchvision("mvit-v2-s", "mvit_v2_s", 768, "MViTv2-S (Li et al., CVPR 2022)", MVIT),
     ]
 }
+
+
+def spec_of(name: str) -> ExtractorSpec:
+    """The specification of a known extractor.
+
+    Raises:
+        UserError: there is no extractor of this name.
+    """
+    if name not in EXTRACTORS:
+        raise UserError(f"there is no extractor {name!r}; known: {', '.join(EXTRACTORS)}")
+    return EXTRACTORS[name]

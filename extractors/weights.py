@@ -23,6 +23,7 @@ from ..errors import UserError
 from .base import ExtractorSpec
 from .checkpoints import read_checkpoint, read_safetensors
 from .origins import ByHand, Download, Origin, PackageFile, verify
+from .specs import spec_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,8 +151,6 @@ def known(name: str) -> KnownWeights:
 
 def weights_of(spec: ExtractorSpec) -> list[KnownWeights]:
     """The known weights that an extractor takes by default: its own, or those of each of its streams."""
-    from . import spec_of
-
     return [known(each.default_weights) for each in map(spec_of, spec.streams or (spec.name,))]
 
 
@@ -261,8 +260,6 @@ def _load_streams(spec: ExtractorSpec, weights: str | None) -> tuple[dict[str, T
 
 
 def _streams(spec: ExtractorSpec, weights: str | None) -> list[ExtractorSpec]:
-    from . import spec_of
-
     if weights is not None:
         raise UserError(
             f"{spec.name} joins {' and '.join(spec.streams)}: it takes no weights of its own ({weights}); give each "
@@ -275,8 +272,6 @@ def shape_of_state(extractor: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes that a converted checkpoint must have."""
     import torch
 
-    from . import spec_of
-
     spec = spec_of(extractor)
     with torch.device("meta"):
         state = import_module(spec.module, __package__).build(spec).state_dict()
@@ -284,8 +279,6 @@ def shape_of_state(extractor: str) -> dict[str, tuple[int, ...]]:
 
 
 def _convert(arrays: Mapping[str, NDArray[np.float32]], extractor: str, origin: str) -> dict[str, Tensor]:
-    from . import spec_of
-
     counted = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
     state: dict[str, Tensor] = import_module(spec_of(extractor).module, __package__).convert_layout(counted)
     expected = shape_of_state(extractor)
