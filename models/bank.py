@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from itertools import islice
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-
-SCREENED = 16  # rows of a video that are compared in float32 after a screening in bfloat16
-ROWS = 32  # a screening takes a multiple of so many: oneDNN keeps memory for every number of rows it meets
-COMPARED_VIDEOS = 16  # whose candidates are compared at once
-
-T = TypeVar("T")
 
 
 class Scorer(Protocol):
@@ -32,13 +24,45 @@ class Scorer(Protocol):
 
 @contextmanager
 def evaluating(detector: Scorer) -> Iterator[None]:
-    """Evaluation mode for the length of a block: what is scored there must not depend on dropout's dice."""
+    """Evaluation mode for the length of a block: what is scored there must not depend on dropout."""
     was_training = detector.training
     detector.train(False)
     try:
         yield
     finally:
         detector.train(was_training)
+
+
+class HardClip(NamedTuple):
+    """The hardest clip of a video: its features ``(F,)``, its number within the video ``()``, its score ``()``."""
+
+    instance: Tensor
+    clip: Tensor
+    score: Tensor
+
+
+Videos = Iterable[Iterable[Tensor]]
+"""Videos in pieces of consecutive clips, ``(t, F)`` or ``(t, crops, F)``."""
+
+
+def hardest_clips(detector: Scorer, videos: Videos) -> Iterator[HardClip]:
+    """The clip of each video that scores highest; of equals the first. With crops, it is that of its best crop.
+
+    Raises:
+        ValueError: a video without clips.
+    """
+    for pieces in videos:
+        best, first = None, 0
+        for piece in pieces:
+            rows = piece.flatten(0, -2)  # (t, F) or (t, crops, F) -> (n, F)
+            if len(rows):
+                score, row = detector.score(rows).max(dim=0)
+                if best is None or score > best.score:
+                    best = HardClip(rows[row], first + row // (len(rows) // len(piece)), score)
+            first += len(piece)
+        if best is None:
+            raise ValueError("a video without clips has no hardest clip")
+        yield best
 
 
 class HardInstanceBank(nn.Module):
@@ -84,7 +108,12 @@ class HardInstanceBank(nn.Module):
         return len(self.instances)
 
     @torch.no_grad()
-    def refresh(self, detector: Scorer, normal_videos: Iterable[Iterable[Tensor]]) -> float:
+    def refresh(
+        self,
+        detector: Scorer,
+        normal_videos: Videos,
+        find: Callable[[Scorer, Videos], Iterable[HardClip]] = hardest_clips,
+    ) -> float:
         """Replace the rows by the hardest clip of each normal video under the current weights.
 
         Args:
@@ -92,6 +121,7 @@ class HardInstanceBank(nn.Module):
             normal_videos: every normal training video once, always in the same order; each in pieces of consecutive
                 clips, ``(t, F)`` or ``(t, crops, F)``, so that a long video need not be in memory as a whole. A bag
                 that is one tensor is ``[bag]``.
+            find: how the hardest clips are found; `screening.screened_hardest_clips` finds the same, faster.
 
         Returns:
             Turnover: the share of the rows whose clip is another one than before.
@@ -99,11 +129,8 @@ class HardInstanceBank(nn.Module):
         Raises:
             ValueError: no videos, a video without clips, or fewer rows before than there are videos.
         """
-        found: list[tuple[Tensor, Tensor, Tensor]] = []  # of each video: its hardest clip, which one, its score
-        # Around all of it, so that the weights are converted once.
-        with evaluating(detector), torch.autocast("cpu", torch.bfloat16, enabled=_multiplies_bfloat16()):
-            for videos in _grouped((_candidates(detector, pieces) for pieces in normal_videos), COMPARED_VIDEOS):
-                found += _hardest(detector, videos)
+        with evaluating(detector):
+            found = list(find(detector, normal_videos))
         if not found:
             raise ValueError("there are no normal videos to fill the bank with")
         instances, clips, scores = map(torch.stack, zip(*found, strict=True))
@@ -133,54 +160,3 @@ class HardInstanceBank(nn.Module):
         self.instances[videos], self.clips[videos] = instances, clips
         self.scores[videos] = scores.detach()
         return float(changed.float().mean())
-
-
-def _grouped(videos: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Lists of ``size`` videos each; the last may be shorter."""
-    while group := list(islice(videos, size)):
-        yield group
-
-
-def _candidates(detector: Scorer, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows of a video that its hardest clip is among, of all crops: their features ``(n, F)``, their clips ``(n,)``.
-
-    Within autocast these are the best by a screening in bfloat16, which costs half or a third, and the last few rows,
-    which are not screened; else the best alone.
-    """
-    rows, clips, first = [], [], 0
-    for piece in pieces:
-        if not len(piece):
-            continue
-        flat = piece.flatten(0, -2)  # (t, F) or (t, crops, F) -> (n, F)
-        screens = piece.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        whole = len(flat) - len(flat) % ROWS if screens else len(flat)
-        best = torch.arange(whole, len(flat), device=flat.device)
-        if whole:  # of equals the first
-            order = detector.score(flat[:whole]).argsort(descending=True, stable=True)
-            best = torch.cat([order[: SCREENED if screens else 1], best])
-        rows.append(flat[best])
-        clips.append(first + best // (len(flat) // len(piece)))
-        first += len(piece)
-    if not rows:
-        raise ValueError("a video without clips has no hardest clip")
-    return torch.cat(rows), torch.cat(clips)
-
-
-def _hardest(detector: Scorer, candidates: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Of each video the candidate with the highest score: its features ``(F,)``, its clip ``()``, its score ``()``.
-
-    All are scored at once: few rows at a time leave a processor idle.
-    """
-    lengths = [len(clips) for _, clips in candidates]
-    with torch.autocast("cpu", enabled=False):
-        scores = detector.score(torch.cat([rows for rows, _ in candidates])).split(lengths)
-    for (rows, clips), video in zip(candidates, scores, strict=True):
-        best = video.argmax()
-        yield rows[best], clips[best], video[best]
-
-
-@lru_cache(maxsize=1)
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16 matrices, so that these are the faster ones."""
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .products import plain_products
-
 POWER_STEPS = 4
 LLOYD_STEPS = 100
 
 
 @torch.no_grad()
-@plain_products()
 def two_means(points: Tensor) -> Tensor:
     """Split points into two clusters so that squared distances to the cluster centres are small.
 
@@ -50,7 +47,6 @@ def _unit(vector: Tensor) -> Tensor:
     return vector / vector.norm().clamp_min(torch.finfo(vector.dtype).tiny)
 
 
-@plain_products()
 def centre_distance(points: Tensor, clusters: Tensor, otherwise: float) -> Tensor:
     """Distance of two clusters' centres, with gradient: ``(T, D), (T,) bool -> ()``; ``otherwise`` if one is empty."""
     ones = int(clusters.sum())

@@ -29,10 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = build_parser(argv)
         parsed = parser.parse_args(argv)
         name = parsed.command
-        if arguments is None and COMMANDS[name].trains:  # in a process of its own
-            from ..models.products import keep_few_products
-
-            keep_few_products()
         return COMMANDS[name].run(parser.instantiate(parsed)[name])
     except UserError as error:
         return _fail(str(error), WRONG_REQUEST)

@@ -26,9 +26,10 @@ def run(arguments: Namespace) -> int:
     from ..experiments.ablation.page import result_table, summarise, write_ablation
     from ..experiments.ablation.plot import draw_ablation_if_possible
     from ..reports.plots import EXTRA
+    from ..support.progress import CONSOLE
 
     settings = config_of(AblationConfig, arguments)
-    result = ablate(config_of(DatasetChoice, arguments), arguments.features, arguments.out, settings)
+    result = ablate(config_of(DatasetChoice, arguments), arguments.features, arguments.out, settings, CONSOLE)
     page = write_ablation(result)
     print_tables([result_table(result)])
     output.print(f"report: {page}")
@@ -37,4 +38,4 @@ def run(arguments: Namespace) -> int:
     return DONE
 
 
-COMMAND = Command("What each part of XEL is worth: many trainings, a table, a page.", add_arguments, run, trains=True)
+COMMAND = Command("What each part of XEL is worth: many trainings, a table, a page.", add_arguments, run)

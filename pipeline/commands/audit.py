@@ -30,9 +30,10 @@ def run(arguments: Namespace) -> int:
     from ..datasets import DatasetChoice
     from ..features.audit import audit, write_audit
     from ..features.config import AuditConfig
+    from ..support.progress import CONSOLE
 
     choice, config = config_of(DatasetChoice, arguments), config_of(AuditConfig, arguments)
-    result = audit(choice, arguments.features, config, test_fold=arguments.test_fold)
+    result = audit(choice, arguments.features, config, test_fold=arguments.test_fold, report=CONSOLE)
     print_audit(result)
     if arguments.out is not None:
         write_audit(result, arguments.out)

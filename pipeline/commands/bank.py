@@ -21,8 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..reports.contact_sheet import COLUMN_NAMES, show_bank
+    from ..support.progress import CONSOLE
 
-    bank = show_bank(arguments.run, arguments.videos, arguments.out, arguments.rows)
+    bank = show_bank(arguments.run, arguments.videos, arguments.out, arguments.rows, CONSOLE)
     table = Table(*COLUMN_NAMES)
     table.columns[1].overflow = "fold"
     for cells in bank.table:

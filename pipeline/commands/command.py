@@ -34,7 +34,6 @@ class Command:
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
     takes_recipe: bool = False
-    trains: bool = False
 
 
 def config_of(kind: type[Config], arguments: Namespace) -> Config:

@@ -17,8 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from ..experiments.demo import run_demo
     from ..reports.tables import result_tables
+    from ..support.progress import CONSOLE
 
-    result = run_demo(arguments.out, arguments.seed)
+    result = run_demo(arguments.out, arguments.seed, report=CONSOLE)
     print_tables(result_tables(result.evaluations))
     output.print(result.finding, markup=False)
     output.print(f"report: {result.report}")

@@ -27,9 +27,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from ..features.config import ExtractionConfig
     from ..features.extraction import extract
+    from ..support.progress import CONSOLE
     from ..videos.sources import find_videos
 
-    result = extract(find_videos(arguments.videos), arguments.features, config_of(ExtractionConfig, arguments))
+    result = extract(find_videos(arguments.videos), arguments.features, config_of(ExtractionConfig, arguments), CONSOLE)
     output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
     return list_troubles(result)
 

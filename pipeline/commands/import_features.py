@@ -26,9 +26,10 @@ def run(arguments: Namespace) -> int:
     from ..datasets import DatasetChoice
     from ..features.config import ImportConfig
     from ..features.importing import import_features, videos_of
+    from ..support.progress import CONSOLE
 
     videos, config = videos_of(config_of(DatasetChoice, arguments)), config_of(ImportConfig, arguments)
-    result = import_features(videos, arguments.source, arguments.features, config)
+    result = import_features(videos, arguments.source, arguments.features, config, CONSOLE)
     output.print(f"{len(result.imported)} imported, {len(result.current)} were there")
     return DONE
 

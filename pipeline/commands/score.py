@@ -26,12 +26,13 @@ def run(arguments: Namespace) -> int:
     from ..reports.report import report_scores
     from ..scoring.runs import load_run
     from ..scoring.scoring import score_videos
+    from ..support.progress import CONSOLE
     from ..videos.sources import find_videos
 
     run, sources = load_run(arguments.run), find_videos(arguments.videos)
     features = arguments.features or arguments.out / "features"
     config = config_of(ExtractionConfig, arguments)
-    scores, extraction = score_videos(sources, run, arguments.out, features, config)
+    scores, extraction = score_videos(sources, run, arguments.out, features, config, CONSOLE)
     if scores:
         output.print(f"report: {report_scores(scores, sources, run, arguments.out)}")
     return list_troubles(extraction)

@@ -25,15 +25,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..scoring.runs import read_learned, runs_in
+    from ..support.progress import CONSOLE
     from ..training.config import TrainingConfig
     from ..training.train import train, train_seeds
 
     dataset = dataset_of(arguments)
     config, out = config_of(TrainingConfig, arguments), arguments.out
     if arguments.seeds == 1:
-        manifest = train(dataset, arguments.features, out, config, resume=arguments.resume)
+        manifest = train(dataset, arguments.features, out, config, resume=arguments.resume, report=CONSOLE)
     else:
-        manifest = train_seeds(dataset, arguments.features, out, config, arguments.seeds, resume=arguments.resume)[0]
+        manifest = train_seeds(
+            dataset, arguments.features, out, config, arguments.seeds, resume=arguments.resume, report=CONSOLE
+        )[0]
     of = f"{manifest.training_videos} videos" + (f", {arguments.seeds} seeds" if arguments.seeds > 1 else "")
     output.print(f"{manifest.name} trained on {of}: {out}")
     for folder in runs_in(out):
@@ -44,6 +47,4 @@ def run(arguments: Namespace) -> int:
     return DONE
 
 
-COMMAND = Command(
-    "Feature files and video-level labels to a run folder.", add_arguments, run, takes_recipe=True, trains=True
-)
+COMMAND = Command("Feature files and video-level labels to a run folder.", add_arguments, run, takes_recipe=True)

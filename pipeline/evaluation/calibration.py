@@ -109,7 +109,7 @@ def _normal_videos(
     run: Run, dataset: Dataset, store: FeatureStore
 ) -> tuple[list[tuple[LabelledVideo, Features]], Source]:
     """The normal validation videos of a run, or its normal training videos where it has none."""
-    from ..training.train import training_features, validation_split  # needs torch
+    from ..training.data import training_features, validation_split  # needs torch
 
     identity = identity_of(run.folder)
     videos, found, digest = training_features(dataset, store)

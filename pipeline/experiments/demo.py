@@ -18,7 +18,7 @@ from ..footage import draw_dataset
 from ..reports.report import report_evaluations
 from ..reports.tables import per_cent
 from ..scoring.runs import is_run, load_run, seed_folder
-from ..support.console import console
+from ..support.progress import SILENT, Report
 from ..training.config import TrainingConfig, XELConfig
 from ..training.train import train
 from ..videos.sources import find_videos
@@ -56,7 +56,9 @@ class DemoResult:
         return f"what XEL changes, in points, over {len(plain)} seeds: {'; '.join(changes)}"
 
 
-def run_demo(out: Path, seed: int = 0, videos: int = VIDEOS, frames: int = FRAMES, seeds: int = SEEDS) -> DemoResult:
+def run_demo(
+    out: Path, seed: int = 0, videos: int = VIDEOS, frames: int = FRAMES, seeds: int = SEEDS, report: Report = SILENT
+) -> DemoResult:
     """Draw, extract, train MIL and MIL+XEL, evaluate on held-out videos, report. Finished steps are not done again.
 
     Args:
@@ -65,14 +67,15 @@ def run_demo(out: Path, seed: int = 0, videos: int = VIDEOS, frames: int = FRAME
         videos: how many to draw.
         frames: of each video.
         seeds: how many trainings of MIL, and of MIL+XEL.
+        report: is told how far it is.
     """
     footage, features = out / f"footage-{seed}", out / f"features-{seed}"
     manifest = footage / "annotations.csv"
     if not manifest.exists():
-        console.print(f"drawing {videos} videos of a street: {footage}")
+        report.say(f"drawing {videos} videos of a street: {footage}")
         draw_dataset(footage, videos=videos, frames=frames, seed=seed)
-    console.print("extracting I3D features")
-    extract(find_videos([footage]), features, ExtractionConfig())
+    report.say("extracting I3D features")
+    extract(find_videos([footage]), features, ExtractionConfig(), report)
 
     dataset = read_manifest(manifest, test_fold="test")
     plain = TrainingConfig(seed=seed, iterations=ITERATIONS, batch=BATCH, validation=VALIDATION)
@@ -82,9 +85,9 @@ def run_demo(out: Path, seed: int = 0, videos: int = VIDEOS, frames: int = FRAME
         for number in range(seed, seed + seeds):
             folder = seed_folder(out / f"runs-{seed}" / label, number)
             if not is_run(folder):
-                train(dataset, features, folder, replace(config, seed=number))
+                train(dataset, features, folder, replace(config, seed=number), report=report)
             evaluations.append(evaluate(load_run(folder), dataset, features))
     results = out / f"results-{seed}"
     write_evaluations(evaluations, results)
-    report = report_evaluations(evaluations, dataset, results)
-    return DemoResult(evaluations, report)
+    page = report_evaluations(evaluations, dataset, results)
+    return DemoResult(evaluations, page)

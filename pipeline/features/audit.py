@@ -17,7 +17,7 @@ from typing import Literal
 from ...errors import UserError
 from ...files import write_text
 from ..datasets import Counts, Dataset, DatasetChoice, LabelledVideo, Location, any_fold, count, frame_truth, locate
-from ..support.console import Progress
+from ..support.progress import SILENT, Report
 from ..videos.identity import digest, stamp
 from ..videos.reader import VideoError, is_cut_off, open_video
 from ..videos.sources import VideoSource, find_videos
@@ -98,7 +98,14 @@ class Audit:
     notes: tuple[Finding, ...]
 
 
-def audit(choice: DatasetChoice, features: Path | None, config: AuditConfig, *, test_fold: str | None = None) -> Audit:
+def audit(
+    choice: DatasetChoice,
+    features: Path | None,
+    config: AuditConfig,
+    *,
+    test_fold: str | None = None,
+    report: Report = SILENT,
+) -> Audit:
     """Compare a data set with its lists.
 
     Args:
@@ -107,6 +114,7 @@ def audit(choice: DatasetChoice, features: Path | None, config: AuditConfig, *, 
         features: a features folder that is to be audited.
         config: what is looked at.
         test_fold: of a manifest with folds; any by default.
+        report: is told how far it is.
 
     Raises:
         UserError: the labels cannot be read, or there are neither videos nor features.
@@ -126,12 +134,12 @@ def audit(choice: DatasetChoice, features: Path | None, config: AuditConfig, *, 
     found = of_features = None
     if folder is not None:
         location, wrong = _look_at_folder(dataset, folder)
-        facts, unfit = _look_at_videos(dataset, location.found, config.deep)
+        facts, unfit = _look_at_videos(dataset, location.found, config.deep, report)
         findings += wrong + unfit
         found = _count(dataset, location.found)
         lengths = {name: fact.frames for name, fact in facts.items() if fact.frames is not None}
     if features is not None:
-        of_them, wrong = _look_at_features(dataset, FeatureStore(features, config.extractor), lengths)
+        of_them, wrong = _look_at_features(dataset, FeatureStore(features, config.extractor), lengths, report)
         findings += wrong
         of_features = _count(dataset, of_them)
         lengths = of_them | lengths
@@ -221,13 +229,13 @@ def _duplicates(sources: Sequence[VideoSource], location: Location) -> Iterator[
 
 
 def _look_at_videos(
-    dataset: Dataset, paths: Mapping[str, Path], deep: bool
+    dataset: Dataset, paths: Mapping[str, Path], deep: bool, report: Report
 ) -> tuple[dict[str, VideoFacts], list[Finding]]:
     """Open every video, or decode it, and see whether it is whole and fits its annotation."""
     with ThreadPoolExecutor(READERS) as readers:
         looks = dict(zip(paths, readers.map(_open, paths, paths.values()), strict=True))
     if deep:
-        looks |= _decode({name: path for name, path in paths.items() if looks[name][0] is not None}, looks)
+        looks |= _decode({name: path for name, path in paths.items() if looks[name][0] is not None}, looks, report)
     facts = {name: fact for name, (fact, _) in looks.items() if fact is not None}
     findings = [finding for _, finding in looks.values() if finding is not None]
     for video in dataset.videos:
@@ -256,10 +264,10 @@ def _open(name: str, path: Path) -> Look:
     )
 
 
-def _decode(paths: Mapping[str, Path], opened: Mapping[str, Look]) -> dict[str, Look]:
+def _decode(paths: Mapping[str, Path], opened: Mapping[str, Look], report: Report) -> dict[str, Look]:
     """Count the frames of videos that could be opened."""
     looks: dict[str, Look] = {}
-    with Decoder() as decoder, Progress("decoding", len(paths), "frames") as progress:
+    with Decoder() as decoder, report.progress("decoding", len(paths), "frames") as progress:
         for name, path in paths.items():
             progress.start(name)
             try:
@@ -304,7 +312,7 @@ def _misfit(video: LabelledVideo, frames: int) -> Iterator[Finding]:
 
 
 def _look_at_features(
-    dataset: Dataset, store: FeatureStore, seen: Mapping[str, int]
+    dataset: Dataset, store: FeatureStore, seen: Mapping[str, int], report: Report
 ) -> tuple[dict[str, int], list[Finding]]:
     """The number of frames of every video with features that can be read, and what is wrong with features.
 
@@ -312,12 +320,13 @@ def _look_at_features(
         dataset: the labels.
         store: the features.
         seen: the number of frames of videos that were looked at.
+        report: is told how far it is.
     """
     lengths: dict[str, int] = {}
     findings: list[Finding] = []
     filed: dict[str, str] = {}
     first: Features | None = None
-    with Progress("reading features", 1, "videos") as progress:
+    with report.progress("reading features", 1, "videos") as progress:
         progress.start(store.extractor, len(dataset.videos))
         for video in dataset.videos:
             try:

@@ -19,8 +19,8 @@ from ... import __version__
 from ...errors import UserError
 from ...extractors import create, spec_of
 from ...extractors.weights import digest_of
-from ..support.console import Progress, console
 from ..support.memory import keep_freed_memory
+from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
 from ..videos.sources import VideoSource
 from ..videos.stillness import Stillness
@@ -52,7 +52,9 @@ class ExtractionResult:
     failed: dict[str, str] = field(default_factory=dict)  # name -> why it was set aside
 
 
-def extract(sources: Sequence[VideoSource], folder: Path, config: ExtractionConfig) -> ExtractionResult:
+def extract(
+    sources: Sequence[VideoSource], folder: Path, config: ExtractionConfig, report: Report = SILENT
+) -> ExtractionResult:
     """Make the feature files of ``sources`` that are not there yet.
 
     Videos that cannot be read are set aside, with the reason, and do not stop the others.
@@ -61,6 +63,7 @@ def extract(sources: Sequence[VideoSource], folder: Path, config: ExtractionConf
         sources: what `find_videos` found.
         folder: the features folder; files go to ``folder/<extractor>/<name>.npy``.
         config: how.
+        report: is told how far it is.
 
     Raises:
         UserError: unknown extractor or weights, or the folder holds features made otherwise.
@@ -86,7 +89,7 @@ def extract(sources: Sequence[VideoSource], folder: Path, config: ExtractionConf
         else:
             result.current.append(source)
     if jobs:
-        _Extraction(jobs, folder, clipping, config, result).run()
+        _Extraction(jobs, folder, clipping, config, result, report).run()
     return result
 
 
@@ -176,12 +179,13 @@ class _Extraction:
         clipping: Clipping,
         config: ExtractionConfig,
         result: ExtractionResult,
+        report: Report,
     ) -> None:
         self.jobs, self.folder, self.clipping, self.config, self.result = jobs, folder, clipping, config, result
-        self.batches = _start_engines(sorted({spec.name for job in jobs for spec in job.specs}), config)
+        self.batches = _start_engines(sorted({spec.name for job in jobs for spec in job.specs}), config, report)
         kind = next(iter(self.batches.values())).engine.device.type
         workers = config.workers or (1 if kind == "cpu" else min(os.cpu_count() or 1, MOST_WORKERS))
-        self.progress = Progress("extracting", len(jobs), "clips")
+        self.progress = report.progress("extracting", len(jobs), "clips")
         sources = [job.source for job in jobs]
         self.reader = ClipReader(sources, clipping, LARGEST_SHORT_SIDE, self._prepare_for, workers)
 
@@ -315,13 +319,13 @@ class _Extraction:
         self.progress.finish(job.source.name, job.clips)
 
 
-def _start_engines(extractors: Sequence[str], config: ExtractionConfig) -> dict[str, _Batches]:
+def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: Report) -> dict[str, _Batches]:
     from ...extractors.runtimes import Engine
 
     keep_freed_memory()  # before anything is computed, which starts threads
     started = {}
     for name in extractors:
         engine = Engine(create(name, config.weights), config.runtime, config.device)
-        console.print(f"{name}: {engine.description}", markup=False)
+        report.say(f"{name}: {engine.description}")
         started[name] = _Batches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
     return started

@@ -20,7 +20,7 @@ import numpy as np
 from ... import __version__
 from ...errors import UserError
 from ..datasets import DatasetChoice, LabelledVideo, any_fold
-from ..support.console import Progress
+from ..support.progress import SILENT, Progress, Report
 from ..videos.clips import Clipping, Segments
 from ..videos.config import Tail
 from ..videos.identity import digest, stamp
@@ -50,7 +50,11 @@ class _Source:
 
 
 def import_features(
-    videos: Sequence[LabelledVideo], sources: Sequence[Path], folder: Path, config: ImportConfig
+    videos: Sequence[LabelledVideo],
+    sources: Sequence[Path],
+    folder: Path,
+    config: ImportConfig,
+    report: Report = SILENT,
 ) -> ImportResult:
     """Make the feature files of ``videos`` that are not there yet, or whose source has changed.
 
@@ -62,6 +66,7 @@ def import_features(
         sources: folders with a file for every video, named like it: see `find_files`.
         folder: the features folder; files go to ``folder/<extractor>/<name>.npy``.
         config: how the files are to be understood.
+        report: is told how far it is.
 
     Raises:
         UserError: files are missing, ambiguous, damaged, not finite or do not belong together, or the folder holds
@@ -87,7 +92,7 @@ def import_features(
             result.current.append(source.video.name)
         else:
             todo.append((source.path, sidecar))
-    with Progress("importing", len(todo), "clips") as progress:
+    with report.progress("importing", len(todo), "clips") as progress:
         for path, sidecar in todo:
             progress.start(sidecar.video, clipping.count(sidecar.frames))
             _import_one(store, path, sidecar, progress)

@@ -22,7 +22,7 @@ from ...errors import UserError
 from ...files import write_bytes, write_text
 from ..datasets import check_clear, locate
 from ..scoring.runs import BankRow, read_bank, read_manifest_of_run
-from ..support.console import Progress
+from ..support.progress import SILENT, Report
 from ..videos.reader import VideoError
 from ..videos.sources import find_videos
 from ..videos.worker import Decoder
@@ -102,7 +102,9 @@ class ShownBank:
     failed: dict[str, str]
 
 
-def show_bank(run: Path, videos: Sequence[Path] = (), out: Path | None = None, rows: int = 40) -> ShownBank:
+def show_bank(
+    run: Path, videos: Sequence[Path] = (), out: Path | None = None, rows: int = 40, report: Report = SILENT
+) -> ShownBank:
     """Look at the hard instance bank of a run; see `read_scenes` for how long its pictures take.
 
     Args:
@@ -112,6 +114,7 @@ def show_bank(run: Path, videos: Sequence[Path] = (), out: Path | None = None, r
         out: folder for ``bank.csv``, which holds all rows, and the sheet; by default ``run/bank`` if there are
             ``videos``, else nothing is written.
         rows: how many of them are shown, at most; on a sheet there is room for `MOST_TILES`.
+        report: is told how far it is.
 
     Raises:
         UserError: not a run, one without XEL or whose bank was never filled, no such number of rows can be shown, or
@@ -130,7 +133,7 @@ def show_bank(run: Path, videos: Sequence[Path] = (), out: Path | None = None, r
     sheet = None
     if videos:
         out = out or run / "bank"
-        scenes, troubles = read_scenes(shown, find_sources(shown, videos))
+        scenes, troubles = read_scenes(shown, find_sources(shown, videos), report)
         title = Title(read_manifest_of_run(run).name, run.resolve().name, len(bank), bank[0].score)
         sheet = draw_sheet(scenes, title)
     if out is not None:
@@ -215,7 +218,9 @@ def middle_frame(row: BankRow) -> int:
     return max(0, (row.first_frame + row.end_frame - 1) // 2)
 
 
-def read_scenes(rows: Sequence[BankRow], paths: Mapping[str, Path]) -> tuple[list[Scene], dict[str, Trouble]]:
+def read_scenes(
+    rows: Sequence[BankRow], paths: Mapping[str, Path], report: Report = SILENT
+) -> tuple[list[Scene], dict[str, Trouble]]:
     """The middle frame of each row's clip. Every video is read once, and only as far as the last frame that is needed.
 
     Frames are numbered by counting, so time grows with the clips' positions: for one at the end of a nine-hour video,
@@ -224,6 +229,7 @@ def read_scenes(rows: Sequence[BankRow], paths: Mapping[str, Path]) -> tuple[lis
     Args:
         rows: of the bank.
         paths: of videos, by the names in ``rows``, as `find_sources` gives them.
+        report: is told how far it is.
 
     Returns:
         One scene for each row, in order; and by name of the video, what kept pictures from being had.
@@ -235,7 +241,7 @@ def read_scenes(rows: Sequence[BankRow], paths: Mapping[str, Path]) -> tuple[lis
     troubles = {
         name: Trouble("video not found", f"{name}: not among the videos given") for name in wanted if name not in paths
     }
-    with Decoder() as decoder, Progress("reading", len(paths), "frames") as progress:
+    with Decoder() as decoder, report.progress("reading", len(paths), "frames") as progress:
         for name, path in paths.items():
             progress.start(name, max(wanted[name]) + 1)
             try:

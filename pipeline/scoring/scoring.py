@@ -18,6 +18,7 @@ from ..features.config import ExtractionConfig
 from ..features.extraction import ExtractionResult, extract
 from ..features.sidecar import check_fingerprint
 from ..features.store import Features, FeatureStore
+from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
 from ..videos.sources import VideoSource
 from .protocols import PROTOCOLS, Protocol
@@ -59,7 +60,12 @@ def score_features(run: Run, name: str, features: Features, protocol: Protocol =
 
 
 def score_videos(
-    sources: Sequence[VideoSource], run: Run, out: Path, features: Path, config: ExtractionConfig
+    sources: Sequence[VideoSource],
+    run: Run,
+    out: Path,
+    features: Path,
+    config: ExtractionConfig,
+    report: Report = SILENT,
 ) -> tuple[list[FrameScores], ExtractionResult]:
     """Score videos: extract what is not in the cache, then write ``scores.npy`` and ``scores.csv`` for each.
 
@@ -69,6 +75,7 @@ def score_videos(
         out: files go to ``out/<name>/``.
         features: the features folder, read and filled.
         config: weights, batch, device and runtime of the extraction; extractor and tail are the run's.
+        report: is told how far it is.
 
     Returns:
         The scores of all videos that could be read, and what the extraction came to.
@@ -84,7 +91,7 @@ def score_videos(
         )
     config = replace(config, extractor=(run.manifest.extractor,), tail=clipping.tail)
     check_weights(run.manifest, config)
-    extraction = extract(sources, features, config)
+    extraction = extract(sources, features, config, report)
     store = FeatureStore(features, run.manifest.extractor)
     scored = []
     for source in sources:

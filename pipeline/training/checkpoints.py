@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,8 +17,32 @@ from ...errors import UserError
 from ...files import write_bytes
 
 FILE = "state.pt"
+SECONDS = 30.0  # of training that a crash can cost
 NAMED = 6  # items of a list that an error message names
+clock = time.monotonic
 DAMAGE = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error)
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one training, now and then.
+
+    Args:
+        folder: of the run.
+        identity: what must be the same for a training to go on.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder, self._identity = folder, identity
+        self._written = clock()
+
+    def is_due(self) -> bool:
+        """Whether a crash would cost too much by now."""
+        return clock() - self._written > SECONDS
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Write one, of all that the rest of the training depends on."""
+        write_state(self.folder, {"identity": self._identity} | state)
+        self._written = clock()
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:

@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from ... import __version__
 from ...errors import UserError
 from ...models import Detector, HardInstanceBank
-from ..datasets import Dataset, LabelledVideo, frame_truth
+from ..datasets import Dataset
 from ..features.bags import TrainingVideos
-from ..features.scaling import Scaling
-from ..features.store import Features, FeatureStore, hold
-from ..scoring.inference import highest_scores, score_clips
+from ..features.store import FeatureStore
+from ..scoring.inference import highest_scores
 from ..scoring.learned import Learned, Separation
 from ..scoring.runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
-from ..support.console import console
+from ..support.progress import SILENT, Report
 from .checkpoints import FILE as CHECKPOINT
 from .checkpoints import check_identity
 from .config import TrainingConfig
-from .loop import Fitted, Judge, fit
+from .data import TrainingData, load_training_data
+from .judges import Judge, annotated_test_videos, test_judge, validation_judge, video_scores
+from .loop import Fitted, fit
 from .svm import fit_svm
 
-SPLIT = 3  # stream of random numbers, beside those of the batches
 
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a training learns from.
-
-    Attributes:
-        abnormal: the abnormal training videos.
-        normal: the normal ones.
-        validation: the videos that were put aside, with their labels.
-        scaling: of all features, by those of the training videos alone.
-        digest: of all their features.
-    """
-
-    abnormal: TrainingVideos
-    normal: TrainingVideos
-    validation: tuple[tuple[Features, bool], ...]
-    scaling: Scaling
-    digest: str
-
-
-def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *, resume: bool = False) -> RunManifest:
+def train(
+    dataset: Dataset,
+    features: Path,
+    out: Path,
+    config: TrainingConfig,
+    *,
+    resume: bool = False,
+    report: Report = SILENT,
+) -> RunManifest:
     """Train a detector on the training videos of ``dataset`` and write the run folder ``out``.
 
     Args:
@@ -62,6 +47,7 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *
         out: the run folder. It must not hold a run yet.
         config: how.
         resume: go on from the checkpoint of an interrupted training in ``out``; without one, begin.
+        report: is told how far it is.
 
     Raises:
         UserError: missing or mixed features, no normal or no abnormal training video, ``out`` is in use, or the
@@ -88,9 +74,10 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *
             data.normal,
             config,
             out,
-            judges=_judges(data, dataset, store, config),
+            judges=_judges(data, dataset, store, config, report),
             identity=identity,
             resume=resume,
+            report=report,
         )
     manifest = RunManifest(
         version=__version__,
@@ -119,7 +106,14 @@ def train(dataset: Dataset, features: Path, out: Path, config: TrainingConfig, *
 
 
 def train_seeds(
-    dataset: Dataset, features: Path, out: Path, config: TrainingConfig, seeds: int, *, resume: bool = False
+    dataset: Dataset,
+    features: Path,
+    out: Path,
+    config: TrainingConfig,
+    seeds: int,
+    *,
+    resume: bool = False,
+    report: Report = SILENT,
 ) -> list[RunManifest]:
     """Train with ``seeds`` seeds in turn, from the configuration's on, into ``out/seed-0`` and so on.
 
@@ -133,73 +127,7 @@ def train_seeds(
     configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     for one in configs:
         _check_out(seed_folder(out, one.seed), resume)
-    return [train(dataset, features, seed_folder(out, one.seed), one, resume=resume) for one in configs]
-
-
-def load_training_data(dataset: Dataset, store: FeatureStore, config: TrainingConfig) -> TrainingData:
-    """Find the features of all training videos, and put the validation videos aside.
-
-    Raises:
-        UserError: missing features, features of different extractors or dimensions, or one of the labels is missing.
-    """
-    counts = {label: sum(video.abnormal == label for video in dataset.of("train")) for label in (True, False)}
-    if not all(counts.values()):
-        raise UserError(
-            f"{dataset.name}: {counts[True]} abnormal and {counts[False]} normal training videos: "
-            "a detector learns from the difference and needs at least one of each"
-        )
-    videos, found, digest = training_features(dataset, store)
-    held_out = validation_split([video.abnormal for video in videos], config.validation, config.seed)
-    found = hold(found)
-    scaling = Scaling.fit(config.bags.scale, (each for number, each in enumerate(found) if number not in held_out))
-
-    def learnt_from(abnormal: bool) -> TrainingVideos:
-        chosen = [n for n, video in enumerate(videos) if video.abnormal == abnormal and n not in held_out]
-        return TrainingVideos(
-            [videos[n].name for n in chosen],
-            [found[n] for n in chosen],
-            config.bags,
-            scaling,
-            sampling="even" if abnormal else "run",
-        )
-
-    validation = tuple((found[n], videos[n].abnormal) for n in sorted(held_out))
-    return TrainingData(learnt_from(True), learnt_from(False), validation, scaling, digest)
-
-
-def training_features(dataset: Dataset, store: FeatureStore) -> tuple[list[LabelledVideo], list[Features], str]:
-    """All training videos, the features of each, and a digest of what these were made of.
-
-    Raises:
-        UserError: missing features, or features of different extractors, dimensions or clips.
-    """
-    videos = dataset.of("train")
-    found = list(store.read_all([video.name for video in videos]))
-    digest = hashlib.sha256()
-    for video, features in zip(videos, found, strict=True):
-        if features.sidecar.clipping != found[0].sidecar.clipping:
-            raise UserError(
-                f"{video.name}: cut into clips by {features.sidecar.clipping}, "
-                f"{videos[0].name} by {found[0].sidecar.clipping}"
-            )
-        digest.update(f"{video.name}\t{features.sidecar.video_sha256}\t{features.sidecar.fingerprint}\n".encode())
-    return videos, found, digest.hexdigest()
-
-
-def validation_split(labels: Sequence[bool], share: float, seed: int) -> set[int]:
-    """Numbers of the videos that are put aside for validation: a share of each label, at least one, but never all.
-
-    Empty where one of the labels has a single video, since a validation needs both.
-    """
-    rng = np.random.default_rng([seed, SPLIT])
-    held_out: list[int] = []
-    for label in (True, False):
-        numbers = [n for n, abnormal in enumerate(labels) if abnormal == label]
-        count = min(max(1, round(share * len(numbers))), len(numbers) - 1) if share else 0
-        if not count:
-            return set()
-        held_out += rng.permutation(numbers)[:count].tolist()
-    return set(held_out)
+    return [train(dataset, features, seed_folder(out, one.seed), one, resume=resume, report=report) for one in configs]
 
 
 def bank_rows(bank: HardInstanceBank, normal: TrainingVideos) -> list[BankRow]:
@@ -223,10 +151,8 @@ def what_was_learned(detector: Detector, data: TrainingData) -> Learned:
     """
     validation = None
     if data.validation:
-        scores, labels = _video_scores(detector, data.validation, data.scaling)
-        validation = Separation.of(
-            *([s for s, label in zip(scores, labels, strict=True) if label == kind] for kind in (True, False))
-        )
+        kinds = [[each for each in data.validation if each[1] == abnormal] for abnormal in (True, False)]
+        validation = Separation.of(*(video_scores(detector, videos, data.scaling) for videos in kinds))
     return Learned(
         Separation.of(highest_scores(detector, data.abnormal), highest_scores(detector, data.normal)), validation
     )
@@ -269,60 +195,20 @@ def _video_mean(videos: TrainingVideos, number: int) -> NDArray[np.float32]:
     return (total / clips).astype(np.float32)
 
 
-def _judges(data: TrainingData, dataset: Dataset, store: FeatureStore, config: TrainingConfig) -> dict[str, Judge]:
+def _judges(
+    data: TrainingData, dataset: Dataset, store: FeatureStore, config: TrainingConfig, report: Report
+) -> dict[str, Judge]:
     judges: dict[str, Judge] = {}
     if data.validation:
-        judges["validation"] = lambda detector: _auc(*_video_scores(detector, data.validation, data.scaling))
+        judges["validation"] = validation_judge(data.validation, data.scaling)
     elif config.validation:
-        _say("too few training videos to put any aside: no best weights by validation")
+        report.say("too few training videos to put any aside: no best weights by validation")
     if config.follow_test:
-        test, reason = _annotated_test_videos(dataset, store, data.normal.names[0])
-        if test:
-            judges["test"] = lambda detector: _frame_auc(detector, test, data.scaling)
-        else:
-            _say(f"the test AUC is not followed: {reason}")
+        try:
+            judges["test"] = test_judge(annotated_test_videos(dataset, store, data.normal.names[0]), data.scaling)
+        except UserError as error:
+            report.say(f"the test AUC is not followed: {error}")
     return judges
-
-
-def _say(message: str) -> None:
-    console.print(message, markup=False, soft_wrap=True)
-
-
-def _annotated_test_videos(
-    dataset: Dataset, store: FeatureStore, learnt_from: str
-) -> tuple[list[tuple[LabelledVideo, Features]], str]:
-    """The test videos with features like those of a training video; or none, and the reason."""
-    videos = dataset.of("test")
-    if not any(video.abnormal for video in videos) or not all(video.spans is not None for video in videos):
-        return [], "the data set has no test videos with annotated frames"
-    try:
-        _, *found = store.read_all([learnt_from, *(video.name for video in videos)])
-        for video, features in zip(videos, found, strict=True):
-            frame_truth(video, features.sidecar.frames)
-    except UserError as error:
-        return [], str(error)
-    return list(zip(videos, hold(found), strict=True)), ""
-
-
-def _video_scores(
-    detector: Detector, videos: Sequence[tuple[Features, bool]], scaling: Scaling
-) -> tuple[list[float], list[bool]]:
-    """The videos' highest scores, all that can be judged without annotated frames, and their labels."""
-    scores = [float(score_clips(detector, features, scaling).max()) for features, _ in videos]
-    return scores, [abnormal for _, abnormal in videos]
-
-
-def _auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    return float(roc_auc_score(labels, scores))
-
-
-def _frame_auc(detector: Detector, videos: Sequence[tuple[LabelledVideo, Features]], scaling: Scaling) -> float:
-    scores, truth = [], []
-    for video, features in videos:
-        frames = features.sidecar.frames
-        scores.append(features.sidecar.clipping.spread(score_clips(detector, features, scaling), frames))
-        truth.append(frame_truth(video, frames))
-    return float(roc_auc_score(np.concatenate(truth), np.concatenate(scores)))
 
 
 def _metrics(fitted: Fitted, config: TrainingConfig) -> dict[str, Any]:

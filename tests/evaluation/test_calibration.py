@@ -16,7 +16,8 @@ from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.scoring.protocols import PROTOCOLS
 from xelvad.pipeline.scoring.runs import Run, load_run
 from xelvad.pipeline.training.config import TrainingConfig
-from xelvad.pipeline.training.train import load_training_data, train
+from xelvad.pipeline.training.data import load_training_data
+from xelvad.pipeline.training.train import train
 
 from ..helpers.features import write_dataset, write_features
 

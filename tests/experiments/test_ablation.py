@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from xelvad.errors import UserError
+from xelvad.models import MIL, Bags, DetectorLoss
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import DatasetChoice, read_manifest
 from xelvad.pipeline.evaluation.evaluation import evaluate
@@ -31,7 +32,6 @@ from xelvad.pipeline.experiments.ablation.page import command, result_table, sum
 from xelvad.pipeline.scoring.runs import load_run
 from xelvad.pipeline.training import train as training
 from xelvad.pipeline.training.config import TrainingConfig, XELConfig
-from xelvad.pipeline.training.loop import _Trainer
 from xelvad.pipeline.training.recipes import load_recipe, recipe_names
 
 from ..helpers.features import write_dataset
@@ -86,13 +86,13 @@ def body_of(out: Path) -> list[list[str]]:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every step of a training."""
     counted: list[int] = []
-    step = _Trainer._step
+    loss = MIL.loss
 
-    def counting(self: _Trainer, *arguments: object) -> None:
-        counted.append(self.iteration)
-        step(self, *arguments)
+    def counting(self: MIL, bags: Bags) -> DetectorLoss:
+        counted.append(len(counted))
+        return loss(self, bags)
 
-    monkeypatch.setattr(_Trainer, "_step", counting)
+    monkeypatch.setattr(MIL, "loss", counting)
     return counted
 
 
@@ -200,16 +200,16 @@ def test_a_second_run_trains_nothing(
 def test_an_interrupted_one_goes_on_within_a_training(
     data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[int]
 ) -> None:
-    options, counted = ("--seeds", "1", "--modes", "batch"), _Trainer._step
+    options, counted = ("--seeds", "1", "--modes", "batch"), MIL.loss
 
-    def interrupted(self: _Trainer, *arguments: object) -> None:
+    def interrupted(self: MIL, bags: Bags) -> DetectorLoss:
         if len(steps) == 2 * ITERATIONS + 2:  # in the third training
             raise KeyboardInterrupt
-        counted(self, *arguments)
+        return counted(self, bags)
 
     with monkeypatch.context() as patch:
-        patch.setattr("xelvad.pipeline.training.loop.CHECKPOINT_SECONDS", -1)  # after every step
-        patch.setattr(_Trainer, "_step", interrupted)
+        patch.setattr("xelvad.pipeline.training.checkpoints.SECONDS", -1)  # after every step
+        patch.setattr(MIL, "loss", interrupted)
         assert run(data, tmp_path, *options) == 130
     assert not (tmp_path / "ablation.csv").exists()
     assert run(data, tmp_path, *options) == 0

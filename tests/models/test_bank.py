@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xelvad.models import MIL, SRF, ARNet, HardInstanceBank, LearningDetector
+from xelvad.models import MIL, HardInstanceBank
 from xelvad.models.bank import evaluating
 
 from ..helpers.numeric import OneFeature
@@ -157,9 +157,7 @@ def test_a_bank_moves_with_the_module_that_holds_it() -> None:
     assert {value.device.type for value in bank.to("meta").state_dict().values()} == {"meta"}
 
 
-@pytest.mark.parametrize("screens", [False, True])
-def test_of_equal_clips_the_first_is_taken(screens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xelvad.models.bank._multiplies_bfloat16", lambda: screens)
+def test_of_equal_clips_the_first_is_taken() -> None:
     torch.manual_seed(0)
     videos = [torch.rand(length, 8).repeat_interleave(7, dim=0) for length in (1, 5, 40)]
     bank = HardInstanceBank()
@@ -211,20 +209,3 @@ def test_evaluating_leaves_the_mode_as_it_was_even_after_an_error(training: bool
     with pytest.raises(KeyError):
         fail()
     assert detector.training == training
-
-
-@pytest.mark.parametrize("kind", [MIL, SRF, ARNet])
-def test_screening_in_bfloat16_finds_the_same_clips_as_float32(
-    kind: type[LearningDetector], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    detector = kind(256)
-    videos = [torch.randn(int(length), 256) for length in torch.randint(70, 600, (30,))]
-    banks = []
-    for screens in (False, True):
-        monkeypatch.setattr("xelvad.models.bank._multiplies_bfloat16", lambda screens=screens: screens)
-        banks.append(HardInstanceBank())
-        banks[-1].refresh(detector, ([video] for video in videos))
-    assert torch.equal(banks[0].clips, banks[1].clips)
-    torch.testing.assert_close(banks[1].scores, banks[0].scores, rtol=1e-5, atol=1e-7)
-    assert banks[1].scores.dtype == torch.float32

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from xelvad.pipeline.cache import FeatureStore
+from xelvad.pipeline.clips import Clipping
 from xelvad.pipeline.datasets import read_manifest
-from xelvad.pipeline.evaluation.evaluation import evaluate
-from xelvad.pipeline.features.sidecar import Sidecar, Timeline
-from xelvad.pipeline.features.store import FeatureStore
-from xelvad.pipeline.scoring.runs import load_run
-from xelvad.pipeline.training.config import TrainingConfig, XELConfig
-from xelvad.pipeline.training.train import train
-from xelvad.pipeline.videos.clips import Clipping
+from xelvad.pipeline.evaluation import evaluate
+from xelvad.pipeline.runs import load_run
+from xelvad.pipeline.settings import TrainingConfig, XELConfig
+from xelvad.pipeline.sidecar import Sidecar, Timeline
+from xelvad.pipeline.training import train
 
 DIMENSIONS, CLIPS = 8, 6
 RUNS = {"MIL": ("mil", "off"), "SRF+XEL": ("srf", "epoch"), "AR-Net+XEL": ("ar-net", "batch")}

@@ -33,34 +33,39 @@ QUICK = ["--iterations", "14", "--batch", "2", "--evaluations", "7"]
 # In another process: trainings that kill themselves when a function is called for the n-th time. Checkpoints are
 # written after every fourth iteration, told by a clock that ticks whenever it is looked at.
 KILLED = """
-import itertools, json, os, signal, sys, types
+import itertools, json, os, signal, sys
 import torch
 import torch._dynamo  # which the first optimiser would import, in every child anew
 from xelvad.pipeline import cli
 from xelvad.pipeline.scoring import runs
-from xelvad.pipeline.training import loop as fitting, train as training
+from xelvad.models import MIL, SRF, ARNet
+from xelvad.pipeline.training import checkpoints, train as training
 
 torch.set_num_threads(1)
-fitting.CHECKPOINT_SECONDS = 3
-PLACES = {"step": (fitting._Trainer, "_step"), "fsync": (os, "fsync"), "result": (runs, "write_text")}
+checkpoints.SECONDS = 3
+PLACES = {"step": ([MIL, SRF, ARNet], "loss"), "fsync": ([os], "fsync"), "result": ([runs], "write_text")}
 
 
 def kill_at(place, call):
-    owner, name = PLACES[place]
-    original, calls = getattr(owner, name), itertools.count(1)
+    owners, name = PLACES[place]
+    calls = itertools.count(1)
 
-    def counted(*arguments, **options):
-        if next(calls) == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments, **options)
+    def counting(original):
+        def counted(*arguments, **options):
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **options)
 
-    setattr(owner, name, counted)
+        return counted
+
+    for owner in owners:
+        setattr(owner, name, counting(getattr(owner, name)))
 
 
 for arguments, moment in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:
-        fitting.time = types.SimpleNamespace(monotonic=itertools.count().__next__)
+        checkpoints.clock = itertools.count().__next__
         kill_at(*moment)
         os._exit(cli.main(arguments))
     status = os.waitpid(child, 0)[1]
@@ -161,9 +166,9 @@ def test_a_training_killed_from_outside_goes_on_to_the_same_bytes(folder: Path, 
     """At whatever the process happens to do, with a checkpoint after every iteration."""
     out, longer = tmp_path / "run", ["--iterations", "100"]
     driver = (
-        "import sys, torch; from xelvad.pipeline import cli; from xelvad.pipeline.training import loop;"
+        "import sys, torch; from xelvad.pipeline import cli; from xelvad.pipeline.training import checkpoints;"
         "torch.set_num_threads(1);"
-        "loop.CHECKPOINT_SECONDS = 0; sys.exit(cli.main(sys.argv[1:]))"
+        "checkpoints.SECONDS = 0; sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = command(folder, "ar-net-epoch", out, *longer)
     process = subprocess.Popen([sys.executable, "-c", driver, *arguments], stderr=subprocess.DEVNULL)

@@ -19,13 +19,16 @@ from xelvad.models import DETECTORS, Bags, Detector
 from xelvad.pipeline.datasets import Dataset, read_manifest
 from xelvad.pipeline.features.store import Features, FeatureStore
 from xelvad.pipeline.scoring.runs import load_run, read_bank, read_manifest_of_run
+from xelvad.pipeline.support.progress import CONSOLE
 from xelvad.pipeline.training.batches import Batches
 from xelvad.pipeline.training.config import QUIRKS, TrainingConfig, XELConfig
-from xelvad.pipeline.training.loop import make_detector, make_xel
+from xelvad.pipeline.training.cross_epoch import make_xel
+from xelvad.pipeline.training.data import TrainingData, load_training_data, validation_split
+from xelvad.pipeline.training.loop import make_detector
 from xelvad.pipeline.training.pace import Pace
 from xelvad.pipeline.training.recipes import load_recipe
 from xelvad.pipeline.training.svm import fit_svm
-from xelvad.pipeline.training.train import TrainingData, load_training_data, train, train_seeds, validation_split
+from xelvad.pipeline.training.train import train, train_seeds
 from xelvad.pipeline.videos.clips import Clipping
 
 from ..helpers.features import FEATURE_DIM, FINGERPRINT, write_dataset, write_features
@@ -67,7 +70,7 @@ def store_of(folder: Path) -> FeatureStore:
 
 
 def trained(folder: Path, out: str, config: TrainingConfig) -> Path:
-    train(dataset_of(folder), folder / "features", folder / out, config)
+    train(dataset_of(folder), folder / "features", folder / out, config, report=CONSOLE)
     return folder / out
 
 

@@ -22,7 +22,7 @@ from ....files import write_text
 from ...datasets import Dataset, DatasetChoice, frame_truth, read_manifest
 from ...features.store import FeatureStore
 from ...scoring.runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
-from ...support.console import console
+from ...support.progress import SILENT, Report
 from ...training.config import TrainingConfig
 from ...training.recipes import load_recipe, recipe_names
 from .config import AblationConfig
@@ -118,7 +118,9 @@ class Ablation:
     versions: tuple[str, ...]
 
 
-def ablate(labels: DatasetChoice, features: Path, out: Path, config: AblationConfig) -> Ablation:
+def ablate(
+    labels: DatasetChoice, features: Path, out: Path, config: AblationConfig, report: Report = SILENT
+) -> Ablation:
     """Train and evaluate the whole grid; what is finished is not trained again, what was interrupted goes on.
 
     Args:
@@ -127,6 +129,7 @@ def ablate(labels: DatasetChoice, features: Path, out: Path, config: AblationCon
         out: runs go to ``out/runs/<detector>/<variant>/seed-0`` and so on, with all folds to
             ``out/runs/<detector>/<variant>/<fold>/seed-0``.
         config: what is compared.
+        report: is told how far it is.
 
     Raises:
         UserError: as `DatasetChoice.read`, `train` and `evaluate`; "all" folds where there are none; or ``out`` holds
@@ -142,12 +145,12 @@ def ablate(labels: DatasetChoice, features: Path, out: Path, config: AblationCon
     _claim(out, datasets[0].digest, config)
     results = []
     for number, cell in enumerate(cells, start=1):
-        console.print(f"configuration {number} of {len(cells)}: {cell.label}", markup=False)
+        report.say(f"configuration {number} of {len(cells)}: {cell.label}")
         folder = out / RUNS / cell.detector / cell.variant.folder
         if manifest is not None:
-            outcomes = cross_validate(manifest, features, folder, cell.training, config.seeds)
+            outcomes = cross_validate(manifest, features, folder, cell.training, config.seeds, report)
         else:
-            evaluations = train_and_evaluate(datasets[0], features, folder, cell.training, config.seeds)
+            evaluations = train_and_evaluate(datasets[0], features, folder, cell.training, config.seeds, report)
             outcomes = [Outcome(seed, evaluation.metrics, {}) for seed, evaluation in evaluations.items()]
         results.append(Result(cell, tuple(outcomes)))
     return Ablation(labels, features, out, datasets[0].name, config, tuple(results), _versions(out, cells))
@@ -183,7 +186,9 @@ def settings_of(detector: str, variant: Variant, config: AblationConfig) -> Trai
     return replace(base, xel=xel, **{name: value for name, value in overrides.items() if value is not None})
 
 
-def cross_validate(manifest: Path, features: Path, out: Path, config: TrainingConfig, seeds: int = 1) -> list[Outcome]:
+def cross_validate(
+    manifest: Path, features: Path, out: Path, config: TrainingConfig, seeds: int = 1, report: Report = SILENT
+) -> list[Outcome]:
     """Test on every fold once, train on the others, and take the frames of all folds together.
 
     Single folds are small and can lie far apart, so that the AUC over all frames says more than that of any fold. Its
@@ -196,6 +201,7 @@ def cross_validate(manifest: Path, features: Path, out: Path, config: TrainingCo
         out: runs go to ``out/<fold>/seed-0`` and so on.
         config: how to train; its seed is the first.
         seeds: how many trainings of each fold.
+        report: is told how far it is.
 
     Returns:
         One outcome for each seed.
@@ -208,9 +214,9 @@ def cross_validate(manifest: Path, features: Path, out: Path, config: TrainingCo
     folds = folds_of(manifest)
     evaluations: dict[str, dict[int, Evaluation]] = {}
     for number, fold in enumerate(folds, start=1):
-        console.print(f"fold {number} of {len(folds)}: {fold}", markup=False)
+        report.say(f"fold {number} of {len(folds)}: {fold}")
         dataset = read_manifest(manifest, fold)
-        evaluations[fold] = train_and_evaluate(dataset, features, out / fold, config, seeds)
+        evaluations[fold] = train_and_evaluate(dataset, features, out / fold, config, seeds, report)
     outcomes = []
     for seed in evaluations[folds[0]]:
         of_seed = {fold: evaluations[fold][seed] for fold in folds}
@@ -239,7 +245,7 @@ def folds_of(manifest: Path) -> list[str]:
 
 
 def train_and_evaluate(
-    dataset: Dataset, features: Path, out: Path, config: TrainingConfig, seeds: int
+    dataset: Dataset, features: Path, out: Path, config: TrainingConfig, seeds: int, report: Report = SILENT
 ) -> dict[int, Evaluation]:
     """Train into ``out/seed-0`` and so on, whatever is not finished there, and evaluate the last iteration's weights.
 
@@ -253,7 +259,7 @@ def train_and_evaluate(
     for seed in range(config.seed, config.seed + seeds):
         one, folder = replace(config, seed=seed), seed_folder(out, seed)
         if not is_finished(dataset, features, folder, one):
-            train(dataset, features, folder, one, resume=True)
+            train(dataset, features, folder, one, resume=True, report=report)
         evaluations[seed] = evaluate(load_run(folder), dataset, features)
     return evaluations
 
@@ -265,7 +271,8 @@ def is_finished(dataset: Dataset, features: Path, folder: Path, config: Training
         UserError: it holds the finished run of another configuration or of other data; names what differs.
     """
     from ...training.checkpoints import check_identity
-    from ...training.train import load_training_data, plain
+    from ...training.data import load_training_data
+    from ...training.train import plain
 
     if not is_run(folder):
         return False

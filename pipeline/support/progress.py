@@ -1,29 +1,101 @@
-"""What the user sees while something long is going on: a live display on a terminal, plain lines elsewhere."""
+"""Progress: what stages report while they work, and what the user sees of it.
+
+A stage is given a `Report` and knows no more: `SILENT` for programs, `CONSOLE` for commands, which shows a live display
+on a terminal and plain lines elsewhere, all on stderr.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-PLAIN_SECONDS = 10.0  # between two plain lines
+PLAIN_SECONDS = 10.0  # between two plain lines within an item
+ITEM_SECONDS = 1.0  # between two plain lines of finished items
 
-console = Console(stderr=True, highlight=False)
+
+_console = Console(stderr=True, highlight=False)
+
+
+class Report(Protocol):
+    """Whom a stage tells what it is doing."""
+
+    def say(self, message: str) -> None:
+        """Something that the user should know now."""
+
+    def progress(self, verb: str, items: int, unit: str) -> Progress:
+        """Items (videos, runs) of units (clips, iterations) are about to be worked on."""
 
 
 class Progress:
-    """Progress over items (videos, runs) that consist of units (clips, iterations).
+    """Progress over items (videos, runs) that consist of units (clips, iterations), which nobody sees.
 
-    On a terminal: one bar over all items with the time left, one for the current item with units per second. Elsewhere
-    a plain line per finished item, and at most one every ten seconds within it.
+    A context manager for the time of the work.
     """
 
     def __init__(self, verb: str, items: int, unit: str) -> None:
         self.verb, self.items, self.unit = verb, items, unit
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def start(self, name: str, units: int = 0) -> None:
+        """Begin the next item, of so many units (0: not known yet)."""
+
+    def expect(self, units: int) -> None:
+        """Say how many units the current item has (0: not known)."""
+
+    def advance(self, units: int = 1) -> None:
+        """Count units of the current item as done."""
+
+    def finish(self, name: str = "", units: int | None = None) -> None:
+        """Count an item as done: the current one, or, where several are under way, the one of that name and size."""
+
+    def say(self, message: str) -> None:
+        """Something that the user should know now."""
+
+
+class _Silent:
+    def say(self, message: str) -> None:
+        pass
+
+    def progress(self, verb: str, items: int, unit: str) -> Progress:
+        return Progress(verb, items, unit)
+
+
+class _Console:
+    """On stderr."""
+
+    def say(self, message: str) -> None:
+        _console.print(message, markup=False, soft_wrap=True)
+
+    def progress(self, verb: str, items: int, unit: str) -> Progress:
+        return ShownProgress(verb, items, unit)
+
+
+SILENT: Report = _Silent()
+CONSOLE: Report = _Console()
+
+
+class ShownProgress(Progress):
+    """Progress that the user sees.
+
+    On a terminal: one bar over all items with the time left, one for the current item with units per second. Elsewhere
+    plain lines: of finished items at most one a second, and the last; within an item one every ten seconds.
+    """
+
+    def __init__(self, verb: str, items: int, unit: str) -> None:
+        super().__init__(verb, items, unit)
         self.done_items = self.done_units = 0
         self._name = ""
         self._item_units = self._expected = 0
@@ -32,7 +104,7 @@ class Progress:
         self._overall = self._current = TaskID(0)
 
     def __enter__(self) -> Progress:
-        if console.is_terminal:
+        if _console.is_terminal:
             self._rich = RichProgress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
@@ -40,7 +112,7 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
-                console=console,
+                console=_console,
                 transient=True,
             )
             self._overall = self._rich.add_task(self.verb, total=self.items, rate="")
@@ -83,13 +155,13 @@ class Progress:
         self.done_items += 1
         if self._rich is not None:
             self._rich.update(self._overall, completed=self.done_items)
-        else:
+        elif self.done_items == self.items or time.monotonic() - self._spoke >= ITEM_SECONDS:
             count = self._item_units if units is None else units
             self._plain(f"{name or self._name}: {count} {self.unit}, {self._rate()}{self._time_left()}")
 
     def say(self, message: str) -> None:
         """Print a line above the display."""
-        console.print(message, markup=False, soft_wrap=True)
+        CONSOLE.say(message)
 
     def _rate(self) -> str:
         return f"{self.done_units / max(time.monotonic() - self._began, 1e-9):.1f} {self.unit}/s"

@@ -1,0 +1,7 @@
+"""`python -m xelvad` is `xelvad`."""
+
+import sys
+
+from .pipeline.cli import main
+
+sys.exit(main())
