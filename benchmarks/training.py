@@ -5,7 +5,7 @@
 DIR is filled on the first run with the features of 810 abnormal and 800 normal made-up videos, 450 clips of 4096
 numbers each. The videos share 160 files, so that they stay in the system's cache while speed is measured. All figures
 are taken in one run, in turns, so that their ratios hold when the machine's speed drifts; absolute times are this
-machine's. Two GEMMs are timed: PyTorch's default, and oneDNN's, which training uses where it is exact.
+machine's.
 ``--memory srf`` measures memory instead, on features as many as UCF-Crime's.
 
 The reference step does what the published one does, written anew from its description: one pair a step, both files read

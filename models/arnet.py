@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .detector import Bags, DetectorLoss, LearningDetector, side_by_side
-from .dropout import Dropout
 
 NARROWEST = 512  # units of the hidden layer
 BLOCK = 2048  # clips that a training step takes through the network at once
@@ -71,7 +70,7 @@ class ARNet(LearningDetector):
         self.centre_weight = centre_weight
         hidden = max(feature_dim, NARROWEST)
         self.scorer = nn.Sequential(
-            nn.Linear(feature_dim, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, 1), nn.Sigmoid()
+            nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1), nn.Sigmoid()
         )
         for layer in self.scorer:
             if isinstance(layer, nn.Linear):
@@ -80,10 +79,7 @@ class ARNet(LearningDetector):
 
     def score(self, features: Tensor) -> Tensor:
         """``(…, F) -> (…)`` in [0, 1]."""
-        first, _, dropout, last, sigmoid = self.scorer
-        assert isinstance(dropout, Dropout)
-        # ReLU and dropout in one keep less for the gradient: the hidden layer is as wide as the features.
-        scores: Tensor = sigmoid(last(dropout.after_relu(first(features)))).squeeze(-1)
+        scores: Tensor = self.scorer(features).squeeze(-1)
         return scores
 
     def loss(self, bags: Bags) -> DetectorLoss:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from .dropout import Dropout
-
 HIDDEN_UNITS = 512
 
 
@@ -19,9 +17,9 @@ def three_layer_scorer(feature_dim: int, dropout: float) -> nn.Sequential:
     scorer = nn.Sequential(
         nn.Linear(feature_dim, HIDDEN_UNITS),
         nn.ReLU(),
-        Dropout(dropout),
+        nn.Dropout(dropout),
         nn.Linear(HIDDEN_UNITS, 32),
-        Dropout(dropout),
+        nn.Dropout(dropout),
         nn.Linear(32, 1),
         nn.Sigmoid(),
     )
