@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..files import write_bytes
 from .base import ExtractorSpec
 from .checkpoints import read_checkpoint, read_safetensors
 from .origins import ByHand, Download, Origin, PackageFile, verify
@@ -168,7 +169,8 @@ def fetch(name: str) -> Path:
         return target
     blob = _fetched(entry, entry.origin)
     logger.info("%s: verified, converted and stored in %s", name, target)
-    return _store(blob, target)
+    write_bytes(target, blob)
+    return target
 
 
 def add(name: str, source: Path | str, sha256: str | None = None) -> tuple[Path, str]:
@@ -192,7 +194,8 @@ def add(name: str, source: Path | str, sha256: str | None = None) -> tuple[Path,
         if sha256 is not None and Path(source).is_file():
             verify(Path(source).read_bytes(), sha256.lower(), source)
         blob = _serialise(_convert(read_checkpoint(Path(source)), entry.extractors[0], source))
-    return _store(blob, cached_file(name)), hashlib.sha256(blob).hexdigest()
+    write_bytes(cached_file(name), blob)
+    return cached_file(name), hashlib.sha256(blob).hexdigest()
 
 
 def _fetched(entry: KnownWeights, origin: Origin, pinned: bool = True) -> bytes:
@@ -309,14 +312,3 @@ def _serialise(state: Mapping[str, Tensor]) -> bytes:
     import safetensors.torch
 
     return safetensors.torch.save(dict(state))  # no metadata: equal weights give equal bytes
-
-
-def _store(blob: bytes, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # readable by whom the user's umask lets read
-    try:
-        temporary.write_bytes(blob)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target

@@ -77,13 +77,13 @@ def extract(
     result = ExtractionResult()
     jobs: list[_Job] = []
     for source in sources:
-        missing = [
-            spec
-            for spec in specs
-            if not FeatureStore(folder, spec.name).is_current(
-                source, fingerprints[spec.name], clipping, config.reuse_static
-            )
-        ]
+        missing = []
+        for spec in specs:
+            store = FeatureStore(folder, spec.name)
+            if store.is_current(source, fingerprints[spec.name], clipping, config.reuse_static):
+                store.adopt(source)
+            else:
+                missing.append(spec)
         if missing:
             jobs.append(_Job(source, missing))
         else:

@@ -89,6 +89,7 @@ def import_features(
         if store.array_path(source.video.name).resolve() == source.path.resolve():
             raise UserError(f"{source.path}: would be replaced by its own import; choose another --features folder")
         if _is_current(store, source.path, sidecar):
+            store.adopt(VideoSource(source.video.name, source.path))
             result.current.append(source.video.name)
         else:
             todo.append((source.path, sidecar))
@@ -225,7 +226,7 @@ def _is_current(store: FeatureStore, path: Path, sidecar: Sidecar) -> bool:
     if not store.is_current(VideoSource(sidecar.video, path), sidecar.fingerprint, sidecar.clipping):
         return False
     there = Sidecar.read(store.sidecar_path(sidecar.video))
-    return replace(there, video_sha256="", version=__version__) == sidecar
+    return replace(there, video_sha256="", version=__version__, video_modified=sidecar.video_modified) == sidecar
 
 
 def _import_one(store: FeatureStore, path: Path, sidecar: Sidecar, progress: Progress) -> None:

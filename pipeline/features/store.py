@@ -235,7 +235,7 @@ class FeatureStore:
         """Whether the features of this very video are there, made just so.
 
         A video of the same size and time is the same. One of another time, copied or touched, is the same if its digest
-        is; its sidecar then takes the new time, so that the digest need not be computed again.
+        is; `adopt` then spares the next to ask the digest.
 
         Raises:
             UserError: there are features made by another extractor, with other weights, clips or reuse of still ones.
@@ -257,11 +257,14 @@ class FeatureStore:
         size, modified = stamp(source.path)
         if size != sidecar.video_bytes:
             return False
+        return modified == sidecar.video_modified or digest(source.path) == sidecar.video_sha256
+
+    def adopt(self, source: VideoSource) -> None:
+        """Let features that are current belong to their video as it lies there now, whenever it was copied."""
+        path = self.sidecar_path(source.name)
+        sidecar, (_, modified) = Sidecar.read(path), stamp(source.path)
         if modified != sidecar.video_modified:
-            if digest(source.path) != sidecar.video_sha256:
-                return False
             write_text(path, json.dumps(asdict(replace(sidecar, video_modified=modified))))
-        return True
 
     @contextmanager
     def write(self, name: str, feature_dim: int, crops: int | None = None) -> Iterator[FeatureWriter]:

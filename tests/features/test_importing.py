@@ -135,7 +135,7 @@ IMPORT = """
 import sys
 from pathlib import Path
 from xelvad.pipeline.datasets import LabelledVideo
-from xelvad.pipeline.importing import ImportConfig, import_features
+from xelvad.pipeline.features.importing import ImportConfig, import_features
 
 def kilobytes(field):
     return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0])

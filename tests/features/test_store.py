@@ -345,6 +345,8 @@ def test_a_video_that_was_copied_is_the_same_if_its_bytes_are(
     content, modified = video.path.read_bytes(), sidecar.video_modified + 1
     os.utime(video.path, ns=(modified, modified))
     assert store.is_current(video, FINGERPRINT, Clipping())
+    assert store.read("day/a.mp4").sidecar == sidecar, "a question changes nothing"
+    store.adopt(video)
     assert store.read("day/a.mp4").sidecar == replace(sidecar, video_modified=modified)
     assert np.array_equal(store.read("day/a.mp4").array, array)
     with monkeypatch.context() as patched:

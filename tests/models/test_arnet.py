@@ -142,24 +142,6 @@ def test_in_training_hidden_activations_are_dropped() -> None:
     assert not torch.allclose(scores, detector.eval().score(bags.clips))
 
 
-def test_of_the_hidden_layer_one_tensor_a_block_is_kept_for_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arnet, "BLOCK", 8)
-    monkeypatch.setattr(arnet, "NARROWEST", 1)
-    detector, bags = ARNet(64).train(), float_bags(64)
-    kept: dict[int, int] = {}  # rows, by place in memory
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.shape[1:] == (64,) and tensor.untyped_storage().data_ptr() != bags.clips.untyped_storage().data_ptr():
-            kept[tensor.data_ptr()] = len(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = detector.loss(bags)
-    weights = {parameter.data_ptr() for parameter in detector.parameters()}
-    assert sorted(rows for place, rows in kept.items() if place not in weights) == [7, 8, 8]  # of 23 clips
-    loss.total.backward()
-
-
 def test_the_terms_have_names_and_add_up_to_the_total() -> None:
     loss = ARNet(8).loss(Bags(torch.randn(15, 8), (5, 1), (7, 2)))
     assert set(loss.terms) == {"dynamic_mil", "centre"}
