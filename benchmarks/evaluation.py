@@ -21,9 +21,9 @@ from results import write_section
 
 from xelvad import __version__
 from xelvad.pipeline.evaluation.calibration import threshold_for
-from xelvad.pipeline.evaluation.evaluation import FIGURES, measure
+from xelvad.pipeline.evaluation.evaluation import measure
 from xelvad.pipeline.evaluation.metrics import ScoredVideo
-from xelvad.pipeline.evaluation.resampling import bootstrap_interval, paired_difference
+from xelvad.pipeline.evaluation.resampling import RESAMPLED, bootstrap_interval, paired_difference
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.events import Span
 
@@ -84,10 +84,10 @@ def main() -> None:
     measured: dict[str, Callable[[], object]] = {
         "all metrics, both thresholds, events, categories, calibration": everything,
         f"intervals of AUC, AP, AUC abnormal, {SAMPLES:,} resamples": lambda: [
-            bootstrap_interval(videos, SAMPLES, figure=figure) for figure in FIGURES
+            bootstrap_interval(videos, SAMPLES, figure=figure) for figure in RESAMPLED
         ],
         f"paired test of two runs, the same three figures, {SAMPLES:,} resamples": lambda: [
-            paired_difference(videos, others, SAMPLES, figure=figure) for figure in FIGURES
+            paired_difference(videos, others, SAMPLES, figure=figure) for figure in RESAMPLED
         ],
     }
     rows = []

@@ -14,7 +14,7 @@ from ...errors import UserError
 from .command import DONE, Command, dataset_arguments, dataset_of, output, print_wide
 
 if TYPE_CHECKING:
-    from ..experiments.published import Beside, Paper
+    from ..experiments.published import ComparedRow, Paper
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,12 +41,12 @@ def run(arguments: Namespace) -> int:
 
 def print_published(paper: Paper) -> None:
     """The table of a paper: every figure as it was printed, a star where it is qualified."""
-    from ..evaluation.metrics import RATES
-    from ..experiments.published import FIGURES
+    from ..evaluation.metrics import METRICS
+    from ..experiments.published import PUBLISHED_METRICS
 
-    columns = [(key, rate) for key in paper.data_sets for rate in FIGURES]
+    columns = [(key, rate) for key in paper.data_sets for rate in PUBLISHED_METRICS]
     columns = [(key, rate) for key, rate in columns if any(rate in row.figures.get(key, {}) for row in paper.rows)]
-    table = Table("method", "features", *(f"{paper.data_sets[key].title} {RATES[rate]}" for key, rate in columns))
+    table = Table("method", "features", *(f"{paper.data_sets[key].title} {METRICS[rate]}" for key, rate in columns))
     for row in paper.rows:
         cells = [row.figures.get(key, {}).get(rate, "–") + "*" * (key in row.notes) for key, rate in columns]
         table.add_row(row.method, row.features, *cells)
@@ -54,10 +54,10 @@ def print_published(paper: Paper) -> None:
     print_sources(paper, list(paper.data_sets))
 
 
-def print_beside(paper: Paper, data_set: str, found: Sequence[Beside]) -> None:
+def print_beside(paper: Paper, data_set: str, found: Sequence[ComparedRow]) -> None:
     """Published, measured here, and the difference in points, for every run; then what makes it unfair."""
-    from ..evaluation.metrics import RATES
-    from ..experiments.published import FIGURES
+    from ..evaluation.metrics import METRICS
+    from ..experiments.published import PUBLISHED_METRICS
     from ..reports.tables import per_cent, points
 
     table = Table("run", "published as", paper.data_sets[data_set].title, "published", "here", "difference")
@@ -67,14 +67,14 @@ def print_beside(paper: Paper, data_set: str, found: Sequence[Beside]) -> None:
             run_label(beside) + "†" * beside.summary.chosen_on_test,
             f"{beside.row.method}, {beside.row.features}" if beside.row else "–",
         ]
-        for rate in FIGURES:
+        for rate in PUBLISHED_METRICS:
             published = beside.row.figures[data_set].get(rate) if beside.row else None
             star = "*" * bool(beside.row and data_set in beside.row.notes)
             here, difference = per_cent(beside.summary.figure(rate)), ""
             if published:
                 difference = points(beside.summary.mean[rate] - float(published) / 100)
             cells = [published + star if published else "–", here, difference]
-            table.add_row(*map(escape, labels), RATES[rate], *cells)
+            table.add_row(*map(escape, labels), METRICS[rate], *cells)
             labels = ["", ""]
     print_wide(table)
     for run, beside in {beside.summary.run: beside for beside in found}.items():
@@ -102,7 +102,7 @@ def print_sources(paper: Paper, data_sets: Sequence[str]) -> None:
     output.print(f"source: {paper.source}", markup=False)
 
 
-def run_label(beside: Beside) -> str:
+def run_label(beside: ComparedRow) -> str:
     """The run, its weights, and how many seeds."""
     from ..scoring.runs import in_words
 

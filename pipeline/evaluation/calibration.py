@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...errors import UserError
 from ..datasets import Dataset, LabelledVideo
 from ..features.store import Features, FeatureStore
-from ..scoring.protocols import Protocol
+from ..scoring.protocols import FrameProtocol
 from ..scoring.runs import Run, identity_of
 
 Source = Literal["validation", "training"]
@@ -79,7 +79,7 @@ def threshold_for(scores: Sequence[NDArray[np.float32]], target: float) -> float
     return float(np.nextafter(too_many, np.float32(np.inf)))
 
 
-def calibrate(run: Run, dataset: Dataset, features: Path, protocol: Protocol, target: float) -> Calibration:
+def calibrate(run: Run, dataset: Dataset, features: Path, protocol: FrameProtocol, target: float) -> Calibration:
     """Choose a run's threshold on its normal validation videos, or, if it has none, on those it learnt from.
 
     Test videos are not looked at.

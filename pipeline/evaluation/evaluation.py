@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from ...errors import UserError
 from ...files import write_text
@@ -18,13 +18,13 @@ from ..features.store import FeatureStore
 from ..scoring.config import EventConfig
 from ..scoring.events import EventMetrics, Span, event_metrics, find_events
 from ..scoring.learned import Verdict
-from ..scoring.protocols import PROTOCOLS, Protocol
+from ..scoring.protocols import PROTOCOLS, FrameProtocol
 from ..scoring.runs import LAST, Run, best_on, kept_weights, load_run, name_of, runs_in, seed_of
 from ..scoring.scoring import FrameScores, score_features, write_scores
 from .calibration import Calibration, calibrate
 from .config import EvaluationConfig
 from .metrics import (
-    RATES,
+    METRICS,
     THRESHOLD,
     CategoryMetrics,
     FrameMetrics,
@@ -36,9 +36,15 @@ from .metrics import (
     frame_roc,
     rates_at,
 )
-from .resampling import Difference, Figure, Interval, bootstrap_interval, mean_and_spread, paired_difference
-
-FIGURES: tuple[Figure, ...] = get_args(Figure)
+from .resampling import (
+    RESAMPLED,
+    Difference,
+    Interval,
+    ResampledMetric,
+    bootstrap_interval,
+    mean_and_spread,
+    paired_difference,
+)
 
 ThresholdName = Literal["fixed", "calibrated"]
 
@@ -90,8 +96,8 @@ class Evaluation(Measures):
     seed: int | None
     weights: str
     learned: Verdict | None
-    protocol: Protocol
-    intervals: dict[Figure, Interval]
+    protocol: FrameProtocol
+    intervals: dict[ResampledMetric, Interval]
     calibration: Calibration | None
     notes: tuple[str, ...]
     videos: tuple[ScoredVideo, ...]
@@ -149,7 +155,7 @@ class Comparison:
     run: str
     other: str
     seed: int | None
-    differences: dict[Figure, Difference]
+    differences: dict[ResampledMetric, Difference]
 
 
 def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfig | None = None) -> Evaluation:
@@ -194,7 +200,7 @@ def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfi
         seed=seed_of(run.folder.resolve()),
         weights=run.weights,
         protocol=protocol,
-        intervals={figure: bootstrap_interval(scored, figure=figure) for figure in FIGURES},
+        intervals={figure: bootstrap_interval(scored, figure=figure) for figure in RESAMPLED},
         calibration=calibration,
         notes=(*notes, *([f"{run.learned.sentence}"] if run.learned else []), note),
         videos=tuple(scored),
@@ -275,7 +281,9 @@ def summarise(evaluations: Sequence[Evaluation]) -> list[Summary]:
     """One row for each run and choice of weights, over its seeds."""
     summaries = []
     for (run, weights), group in grouped(evaluations).items():
-        figures = {name: mean_and_spread([getattr(evaluation.metrics, name) for evaluation in group]) for name in RATES}
+        figures = {
+            name: mean_and_spread([getattr(evaluation.metrics, name) for evaluation in group]) for name in METRICS
+        }
         several = len(group) > 1
         summaries.append(
             Summary(
@@ -315,7 +323,7 @@ def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
     for name, group in others:
         pairs = [(each, by_seed[each.seed]) for each in group if each.seed in by_seed]
         for one, other in pairs or [(group[0], reference[0])]:
-            differences = {figure: paired_difference(one.videos, other.videos, figure=figure) for figure in FIGURES}
+            differences = {figure: paired_difference(one.videos, other.videos, figure=figure) for figure in RESAMPLED}
             comparisons.append(Comparison(name, first, one.seed if pairs else None, differences))
     return comparisons
 

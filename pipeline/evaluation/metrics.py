@@ -13,7 +13,7 @@ from ...errors import UserError
 
 THRESHOLD = 0.5
 # The rates of `FrameMetrics`, as tables call them.
-RATES = {"auc": "AUC %", "ap": "AP %", "auc_abnormal": "AUC abnormal %", "far_normal": "FAR normal %", "tpr": "TPR %"}
+METRICS = {"auc": "AUC %", "ap": "AP %", "auc_abnormal": "AUC abnormal %", "far_normal": "FAR normal %", "tpr": "TPR %"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...errors import UserError
 from .metrics import ScoredVideo
 
-Figure = Literal["auc", "ap", "auc_abnormal"]
+ResampledMetric = Literal["auc", "ap", "auc_abnormal"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,11 @@ class Difference(Interval):
 
 
 def bootstrap_interval(
-    videos: Sequence[ScoredVideo], samples: int = 1000, seed: int = 0, level: float = 0.95, figure: Figure = "auc"
+    videos: Sequence[ScoredVideo],
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    figure: ResampledMetric = "auc",
 ) -> Interval:
     """Percentile interval of a figure over all frames, by resampling the test videos within their label.
 
@@ -67,7 +71,7 @@ def bootstrap_interval(
         ValueError: ``samples``, ``level`` or a score is out of range.
     """
     _check_defined(videos, figure)
-    return Interval(*_percentiles(FIGURES[figure](videos, video_weights(videos, samples, seed)), level, 0.0, 1.0))
+    return Interval(*_percentiles(RESAMPLED[figure](videos, video_weights(videos, samples, seed)), level, 0.0, 1.0))
 
 
 def paired_difference(
@@ -76,7 +80,7 @@ def paired_difference(
     samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
-    figure: Figure = "auc",
+    figure: ResampledMetric = "auc",
 ) -> Difference:
     """A figure of ``videos_a`` less that of ``videos_b``, two runs on the same test set, with interval and p-value.
 
@@ -101,7 +105,7 @@ def paired_difference(
     videos_b = _matched(videos_a, videos_b)
     _check_defined(videos_a, figure)
     weights = np.concatenate([np.ones((1, len(videos_a)), np.int64), video_weights(videos_a, samples, seed)])
-    value, *resampled = FIGURES[figure](videos_a, weights) - FIGURES[figure](videos_b, weights)
+    value, *resampled = RESAMPLED[figure](videos_a, weights) - RESAMPLED[figure](videos_b, weights)
     differences = np.array(resampled)
     rarer = min(np.count_nonzero(~(differences > 0)), np.count_nonzero(~(differences < 0)))  # NaN is in both
     p_value = min(1.0, 2 * (1 + rarer) / (1 + samples))
@@ -240,7 +244,7 @@ def concordant_pairs(videos: Sequence[ScoredVideo]) -> NDArray[np.float64]:
     return pairs
 
 
-FIGURES: dict[Figure, Callable[[Sequence[ScoredVideo], NDArray[np.int64]], NDArray[np.float64]]] = {
+RESAMPLED: dict[ResampledMetric, Callable[[Sequence[ScoredVideo], NDArray[np.int64]], NDArray[np.float64]]] = {
     "auc": weighted_auc,
     "ap": weighted_ap,
     "auc_abnormal": weighted_auc_abnormal,
@@ -253,7 +257,7 @@ def _check_finite(videos: Sequence[ScoredVideo]) -> None:
             raise ValueError(f"{video.name}: a score is not finite")
 
 
-def _check_defined(videos: Sequence[ScoredVideo], figure: Figure) -> None:
+def _check_defined(videos: Sequence[ScoredVideo], figure: ResampledMetric) -> None:
     videos = [video for video in videos if video.abnormal or figure != "auc_abnormal"]
     anomalous = sum(np.count_nonzero(video.truth) for video in videos)
     normal = sum(len(video.truth) for video in videos) - anomalous

@@ -13,7 +13,7 @@ from ...errors import UserError
 from ..datasets import Dataset
 from ..evaluation.config import EvaluationConfig
 from ..evaluation.evaluation import Summary, evaluate_all, summarise
-from ..scoring.protocols import PROTOCOLS, Protocol
+from ..scoring.protocols import PROTOCOLS, FrameProtocol
 from ..scoring.runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
 from ..training.checkpoints import flat
 from ..training.recipes import load_recipe
@@ -22,7 +22,7 @@ from ..videos.clips import Segments
 
 FILE = Path(__file__).with_name("published.yaml")
 PAPERS = ("xel",)
-FIGURES = ("auc", "far_normal", "tpr")  # of `FrameMetrics`, that papers give
+PUBLISHED_METRICS = ("auc", "far_normal", "tpr")  # of `FrameMetrics`, that papers give
 # Of a configuration: what cannot change a result much, or has a reason of its own below.
 NOT_SETTINGS = {"seed", "device", "evaluations", "follow_test", "validation", "extractor", "quirks"}
 
@@ -72,7 +72,7 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Beside:
+class ComparedRow:
     """A run beside what was published for the same method.
 
     Attributes:
@@ -85,7 +85,7 @@ class Beside:
 
     summary: Summary
     name: str
-    protocol: Protocol
+    protocol: FrameProtocol
     row: PublishedRow | None
     unfair: tuple[str, ...]
 
@@ -120,7 +120,7 @@ def data_set_of(paper: Paper, dataset: Dataset) -> str:
     )
 
 
-def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features: Path) -> list[Beside]:
+def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features: Path) -> list[ComparedRow]:
     """Evaluate runs, with all weights that they have kept, and find what was published for each.
 
     Raises:
@@ -143,11 +143,11 @@ def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features
                 *differences_of_method(row, manifest),
                 *differences_of_settings(f"{data_set}/{row.detector}{'+xel' * (row.xel != 'off')}", settings),
             ]
-        found.append(Beside(summary, manifest.name, protocol, row, tuple(reasons)))
+        found.append(ComparedRow(summary, manifest.name, protocol, row, tuple(reasons)))
     return found
 
 
-def protocol_of(manifests: Mapping[str, RunManifest]) -> Protocol:
+def protocol_of(manifests: Mapping[str, RunManifest]) -> FrameProtocol:
     """The protocol by which papers measure such runs: complete clips, or, of imported segments, these.
 
     Raises:

@@ -140,7 +140,7 @@ class _Job:
         self.writers[extractor].append(np.repeat(row.features[None], row.times, axis=0))
 
 
-class _Batches:
+class _ClipBatches:
     """Runs one extractor over clips of all videos, in batches; one is under way while the next one gathers."""
 
     def __init__(self, engine: Engine, size: int) -> None:
@@ -319,7 +319,7 @@ class _Extraction:
         self.progress.finish(job.source.name, job.clips)
 
 
-def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: Report) -> dict[str, _Batches]:
+def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: Report) -> dict[str, _ClipBatches]:
     from ...extractors.runtimes import Engine
 
     keep_freed_memory()  # before anything is computed, which starts threads
@@ -327,5 +327,5 @@ def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: 
     for name in extractors:
         engine = Engine(create(name, config.weights), config.runtime, config.device)
         report.say(f"{name}: {engine.description}")
-        started[name] = _Batches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
+        started[name] = _ClipBatches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
     return started

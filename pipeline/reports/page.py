@@ -74,7 +74,7 @@ class RocCurve:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class ConstantSpan:
     """Consecutive frames ``[first, end)`` with the same score: usually a clip."""
 
     first: int
@@ -225,27 +225,27 @@ def _rounded(number: float) -> float:
     return round(float(number), DECIMALS)
 
 
-def score_runs(scores: NDArray[np.float32]) -> list[Stretch]:
+def score_runs(scores: NDArray[np.float32]) -> list[ConstantSpan]:
     """The runs of equal scores, in order; scores that the page could not tell apart count as equal."""
     rounded = np.round(scores.astype(np.float64), DECIMALS)
     bounds = [0, *(np.flatnonzero(np.diff(rounded)) + 1).tolist(), len(rounded)]
-    return [Stretch(first, end, float(rounded[first])) for first, end in pairwise(bounds)]
+    return [ConstantSpan(first, end, float(rounded[first])) for first, end in pairwise(bounds)]
 
 
 def highest_runs(
-    runs: Sequence[Stretch], times: NDArray[np.float64], end: float, count: int = THUMBNAILS
-) -> list[Stretch]:
+    runs: Sequence[ConstantSpan], times: NDArray[np.float64], end: float, count: int = THUMBNAILS
+) -> list[ConstantSpan]:
     """The `count` highest runs, best first, at least `SECONDS_APART` from each other.
 
     Runs that lie closer are taken only where the video has no others to make up the number.
     """
 
-    def apart(run: Stretch, other: Stretch) -> bool:
+    def apart(run: ConstantSpan, other: ConstantSpan) -> bool:
         earlier, later = sorted((run, other), key=lambda either: either.first)
         return bool(times[later.first] - _time_at(earlier.end, times, end) >= SECONDS_APART)
 
     ranked = sorted(runs, key=lambda run: -run.score)
-    chosen: list[Stretch] = []
+    chosen: list[ConstantSpan] = []
     for run in ranked:
         if len(chosen) < count and all(apart(run, other) for other in chosen):
             chosen.append(run)

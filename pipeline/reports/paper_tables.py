@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation.evaluation import Summary
-from ..evaluation.metrics import RATES
+from ..evaluation.metrics import METRICS
 from ..scoring.runs import in_words
 
 LOWER_IS_BETTER = frozenset({"far_normal"})
@@ -40,7 +40,7 @@ class Cell:
 
 def markdown_table(rows: Sequence[Summary]) -> str:
     """The table in Markdown, with notes."""
-    lines = [[*HEADS, *RATES.values()], ["---", "---", *["--:"] * (1 + len(RATES))]]
+    lines = [[*HEADS, *METRICS.values()], ["---", "---", *["--:"] * (1 + len(METRICS))]]
     for row, cells in zip(rows, cells_of(rows), strict=True):
         figures = [(f"**{cell.mean}**" if cell.best else cell.mean) + _after(cell, " ± ") for cell in cells]
         lines.append(
@@ -52,7 +52,7 @@ def markdown_table(rows: Sequence[Summary]) -> str:
 
 def latex_table(rows: Sequence[Summary]) -> str:
     r"""The table as a ``tabular`` for ``\input``: it needs the package booktabs, and brings no float and no caption."""
-    titles = [escape_latex(title) for title in RATES.values()]
+    titles = [escape_latex(title) for title in METRICS.values()]
     lines = []
     for row, cells in zip(rows, cells_of(rows), strict=True):
         dagger = r"$^\dagger$" * row.chosen_on_test
@@ -84,7 +84,7 @@ def cells_of(rows: Sequence[Summary]) -> list[list[Cell]]:
     test videos. Means are compared as they are printed, so that two equal numbers are both bold or both not.
     """
     columns = []
-    for name in RATES:
+    for name in METRICS:
         means = [f"{100 * row.mean[name]:.2f}" for row in rows]
         eligible = [float(mean) for mean, row in zip(means, rows, strict=True) if not row.chosen_on_test]
         best = (min if name in LOWER_IS_BETTER else max)(eligible, default=None)

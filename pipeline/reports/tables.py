@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation.evaluation import Comparison, Evaluation, ThresholdName, last_weights, summarise
-from ..evaluation.metrics import RATES
+from ..evaluation.metrics import METRICS
 from ..evaluation.resampling import mean_and_spread
 from ..scoring.events import IOUS, EventMetrics
 from ..scoring.runs import in_words
@@ -43,7 +43,7 @@ def frame_table(evaluations: Sequence[Evaluation]) -> ResultTable:
     """Frame-level metrics, one row for each run and choice of weights."""
     rows = []
     for row in summarise(evaluations):
-        cells = [per_cent(row.figure(name)) for name in RATES]
+        cells = [per_cent(row.figure(name)) for name in METRICS]
         if row.interval is not None:
             cells[0] += f" ({100 * row.interval.low:.1f} to {100 * row.interval.high:.1f})"
         seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
@@ -53,7 +53,7 @@ def frame_table(evaluations: Sequence[Evaluation]) -> ResultTable:
     protocol = evaluations[0].protocol
     return ResultTable(
         f"Frames, protocol {protocol.name}",
-        ("run", "weights", *RATES.values()),
+        ("run", "weights", *METRICS.values()),
         tuple(rows),
         (
             f"{protocol.description}; all test videos together",

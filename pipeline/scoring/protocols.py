@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class FrameProtocol:
     """How scores and ground truth are brought together.
 
     Attributes:
@@ -72,16 +72,16 @@ class Protocol:
         return frames // clipping.length * clipping.length
 
 
-PROTOCOLS: dict[ProtocolName, Protocol] = {
+PROTOCOLS: dict[ProtocolName, FrameProtocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol("exact", "every decoded frame counts, with the score of its clip"),
-        Protocol(
+        FrameProtocol("exact", "every decoded frame counts, with the score of its clip"),
+        FrameProtocol(
             "xel",
             "complete clips only: scores and ground truth end with the last one (Yu et al., IEEE SPL 2021)",
             complete_clips=True,
         ),
-        Protocol(
+        FrameProtocol(
             "mil",
             "32 segments a video, each of a 32nd of its frames, the last one of the remainder too "
             "(Sultani et al., CVPR 2018)",

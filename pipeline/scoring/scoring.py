@@ -21,7 +21,7 @@ from ..features.store import Features, FeatureStore
 from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
 from ..videos.sources import VideoSource
-from .protocols import PROTOCOLS, Protocol
+from .protocols import PROTOCOLS, FrameProtocol
 from .runs import Run, RunManifest
 
 
@@ -40,7 +40,9 @@ class FrameScores:
     times: NDArray[np.float64]
 
 
-def score_features(run: Run, name: str, features: Features, protocol: Protocol = PROTOCOLS["exact"]) -> FrameScores:
+def score_features(
+    run: Run, name: str, features: Features, protocol: FrameProtocol = PROTOCOLS["exact"]
+) -> FrameScores:
     """Score one video from its features.
 
     Args:

@@ -22,7 +22,7 @@ Judge = Callable[[Detector], float]
 
 @dataclass
 class Best:
-    """The weights at which a judge was most content."""
+    """The weights that a judge scored highest."""
 
     value: float
     iteration: int

@@ -236,7 +236,7 @@ def test_mean_and_spread_over_seeds() -> None:
         mean_and_spread([])
 
 
-FIGURES = {
+RESAMPLED = {
     "auc": lambda videos, row: roc_auc_score(*drawn_frames(videos, row)),
     "ap": lambda videos, row: average_precision_score(*drawn_frames(videos, row)),
     "auc_abnormal": lambda videos, row: roc_auc_score(*drawn_frames(videos, row * [v.abnormal for v in videos])),
@@ -251,11 +251,11 @@ def disturbed(videos: list[ScoredVideo], seed: int, noise: float) -> list[Scored
     ]
 
 
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("figure", RESAMPLED)
 def test_value_and_p_value_are_those_counted_by_hand(figure: str) -> None:
     ours = random_videos(3, False)
     theirs = disturbed(ours, 0, 0.15)
-    measure = FIGURES[figure]
+    measure = RESAMPLED[figure]
     differences = [measure(ours, row) - measure(theirs, row) for row in video_weights(ours, 60, 7)]
     found = paired_difference(ours, theirs, 60, 7, figure=figure)
     everything = np.ones(len(ours), np.int64)

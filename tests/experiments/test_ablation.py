@@ -36,7 +36,7 @@ from xelvad.pipeline.training.recipes import load_recipe, recipe_names
 
 from ..helpers.features import write_dataset
 
-FIGURES = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
+METRICS = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
 ITERATIONS = 3
 QUICK = AblationConfig(detectors=("mil",), seeds=1, iterations=2, validation=0.0)
 VARIANTS = ["off", "L_v-epoch", "L_m-epoch", "both-epoch", "L_v-batch", "L_m-batch", "both-batch"]
@@ -152,7 +152,7 @@ def test_the_table_is_numpys_mean_and_deviation_of_the_plain_numbers(finished: P
     off = np.array([float(row["auc"]) for row in rows[:2]])
     for number, cells in enumerate(body):
         seeds = rows[2 * number : 2 * number + 2]
-        values = {name: 100 * np.array([float(row[name]) for row in seeds]) for name in FIGURES}
+        values = {name: 100 * np.array([float(row[name]) for row in seeds]) for name in METRICS}
         expected = [f"{each.mean():.2f} ± {each.std(ddof=1):.2f}" for each in values.values()]
         gain = values["auc"] - 100 * off
         expected.append(f"{gain.mean():+.2f} ± {gain.std(ddof=1):.2f}".replace("-", "−") if number else "")

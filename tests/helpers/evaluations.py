@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xelvad.pipeline.evaluation.evaluation import FIGURES, Evaluation, measure
+from xelvad.pipeline.evaluation.evaluation import Evaluation, measure
 from xelvad.pipeline.evaluation.metrics import ScoredVideo
-from xelvad.pipeline.evaluation.resampling import bootstrap_interval
+from xelvad.pipeline.evaluation.resampling import RESAMPLED, bootstrap_interval
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.protocols import PROTOCOLS
 from xelvad.pipeline.scoring.scoring import FrameScores
@@ -52,7 +52,7 @@ def evaluation_of(run: str, seed: int | None, videos: Sequence[ScoredVideo], wei
         weights=weights,
         learned=None,
         protocol=PROTOCOLS["exact"],
-        intervals={figure: bootstrap_interval(videos, samples=50, figure=figure) for figure in FIGURES},
+        intervals={figure: bootstrap_interval(videos, samples=50, figure=figure) for figure in RESAMPLED},
         calibration=None,
         notes=(),
         videos=tuple(videos),

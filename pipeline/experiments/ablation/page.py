@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ....files import write_bytes, write_text
-from ...evaluation.metrics import RATES
+from ...evaluation.metrics import METRICS
 from ...evaluation.resampling import mean_and_spread
 from ...reports.page import Data, asset, filled, shared_parts
 from ...reports.tables import ResultTable, per_cent
@@ -22,7 +22,7 @@ from .config import AblationConfig
 
 PAGE = "ablation.html"
 MEAN_FOLD_AUC = "mean_fold_auc"
-COLUMNS = RATES | {MEAN_FOLD_AUC: "mean fold AUC %"}
+COLUMNS = METRICS | {MEAN_FOLD_AUC: "mean fold AUC %"}
 NOTES = (
     "Weights of the last iteration only: nothing was chosen on test videos.",
     "Frame level, every decoded frame counts, all test videos together; FAR over the frames of normal videos, FAR and "
@@ -80,7 +80,7 @@ def summarise(results: Sequence[Result]) -> list[Row]:
     rows = []
     for result in results:
         figures = {
-            name: mean_and_spread([getattr(outcome.metrics, name) for outcome in result.outcomes]) for name in RATES
+            name: mean_and_spread([getattr(outcome.metrics, name) for outcome in result.outcomes]) for name in METRICS
         }
         fold_means = [outcome.mean_fold_auc for outcome in result.outcomes if outcome.mean_fold_auc is not None]
         if fold_means:
