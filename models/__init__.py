@@ -29,4 +29,5 @@ __all__ = [
     "validation_loss",
 ]
 
-DETECTORS: dict[str, type[Detector]] = {"mil": MIL, "srf": SRF, "ar-net": ARNet, "svm": SVM}
+# A detector that stands here is known everywhere, by its name and its title.
+DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (MIL, SRF, ARNet, SVM)}

@@ -64,6 +64,8 @@ class ARNet(LearningDetector):
         centre_weight: λ of the centre loss.
     """
 
+    name, title = "ar-net", "AR-Net"
+
     def __init__(self, feature_dim: int, dropout: float = 0.7, centre_weight: float = 20.0) -> None:
         super().__init__()
         self.feature_dim = feature_dim

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -102,8 +103,16 @@ def hardest(clips: Sequence[Tensor], scores: Sequence[Tensor]) -> Tensor:
 
 
 class Detector(nn.Module, ABC):
-    """Base of all detectors: they score clips, and are built from the feature dimension alone."""
+    """Base of all detectors: they score clips, and are built from the feature dimension alone.
 
+    Attributes:
+        name: what users call it, in commands and files.
+        title: what papers call it.
+        feature_dim: F, numbers per clip.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
     feature_dim: int
 
     @abstractmethod

@@ -53,6 +53,8 @@ class MIL(LearningDetector):
         smoothness_weight: λ of eq. 5, per squared step of an abnormal bag.
     """
 
+    name, title = "mil", "MIL"
+
     def __init__(
         self,
         feature_dim: int,

@@ -73,6 +73,8 @@ class SRF(LearningDetector):
             published script does by mistake; by default the activations before it, with gradient.
     """
 
+    name, title = "srf", "SRF"
+
     def __init__(
         self,
         feature_dim: int,

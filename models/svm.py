@@ -13,6 +13,8 @@ from .detector import Detector
 class SVM(Detector):
     """A hyperplane and a sigmoid: the probability, by Platt's scaling, that a clip lies on the abnormal side."""
 
+    name, title = "svm", "SVM"
+
     def __init__(self, feature_dim: int) -> None:
         super().__init__()
         self.feature_dim = feature_dim

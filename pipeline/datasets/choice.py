@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...errors import UserError
 from ..videos.sources import find_videos
@@ -15,7 +16,40 @@ from .shanghaitech import read_shanghaitech
 from .ucf_crime import read_ucf_crime
 from .xd_violence import read_xd_violence
 
-DatasetName = Literal["manifest", "ucf-crime", "shanghaitech", "xd-violence"]
+OWN = "manifest"
+
+
+@dataclass(frozen=True)
+class PublishedDataset:
+    """A data set with official lists.
+
+    Attributes:
+        needs: the option without which it cannot be read.
+        because: what that option names.
+        read: its reader: takes the path that it needs, and that of the other option, "annotations" or "videos", if it
+            is given.
+    """
+
+    needs: Literal["annotations", "videos"]
+    because: str
+    read: Callable[[Path, Path | None], Dataset]
+
+
+LISTS = "the folder with its official lists"
+
+# A data set that stands here is an option of all commands.
+PUBLISHED: dict[str, PublishedDataset] = {
+    "ucf-crime": PublishedDataset("annotations", LISTS, lambda lists, _: read_ucf_crime(lists)),
+    "shanghaitech": PublishedDataset("annotations", LISTS, lambda lists, _: read_shanghaitech(lists)),
+    "xd-violence": PublishedDataset("videos", "the labels are in the names of the videos", read_xd_violence),
+}
+
+NAMES = (OWN, *PUBLISHED)
+
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = Literal[NAMES]
 
 
 @dataclass(frozen=True)
@@ -29,29 +63,32 @@ class DatasetChoice:
         videos: folder with the videos, in any of the common layouts; needed for xd-violence, else to show them.
     """
 
-    dataset: DatasetName = "manifest"
+    dataset: DatasetName = OWN
     manifest: Path | None = None
     annotations: Path | None = None
     videos: Path | None = None
 
     def __post_init__(self) -> None:
-        own = self.dataset == "manifest"
-        if own and self.manifest is None:
-            raise UserError("--manifest is missing: the CSV file that describes the videos (or --dataset ucf-crime, …)")
-        if own and self.annotations is not None:
-            raise UserError("--annotations are those of a published data set: say which by --dataset")
-        if not own and self.manifest is not None:
+        if self.dataset == OWN:
+            if self.manifest is None:
+                names = ", ".join(PUBLISHED)
+                raise UserError(f"--manifest is missing: the CSV file that describes the videos (or --dataset {names})")
+            if self.annotations is not None:
+                raise UserError("--annotations are those of a published data set: say which by --dataset")
+            return
+        if self.dataset not in PUBLISHED:
+            raise UserError(f"there is no data set {self.dataset!r}; known: {', '.join(NAMES)}")
+        if self.manifest is not None:
             raise UserError(f"--manifest describes one's own videos and --dataset {self.dataset} is another: leave one")
-        if self.dataset in ("ucf-crime", "shanghaitech") and self.annotations is None:
-            raise UserError(f"--dataset {self.dataset} needs --annotations: the folder with its official lists")
-        if self.dataset == "xd-violence" and self.videos is None:
-            raise UserError("--dataset xd-violence needs --videos: the labels are in the names of the videos")
+        published = PUBLISHED[self.dataset]
+        if getattr(self, published.needs) is None:
+            raise UserError(f"--dataset {self.dataset} needs --{published.needs}: {published.because}")
 
     @property
     def options(self) -> list[str]:
         """The options that make this choice."""
         given = {"--manifest": self.manifest, "--annotations": self.annotations, "--videos": self.videos}
-        words = [] if self.dataset == "manifest" else ["--dataset", self.dataset]
+        words = [] if self.dataset == OWN else ["--dataset", self.dataset]
         return words + [word for option, path in given.items() if path is not None for word in (option, str(path))]
 
     def read(self, test_fold: str | None = None) -> Dataset:
@@ -73,13 +110,10 @@ class DatasetChoice:
         Raises:
             UserError: as `read`.
         """
-        if self.dataset != "manifest" and test_fold is not None:
+        if self.manifest is not None:
+            return read_manifest(self.manifest, test_fold)
+        if test_fold is not None:
             raise UserError(f"--test_fold {test_fold}: {self.dataset} has a split and no folds; leave it out")
-        if self.dataset == "ucf-crime" and self.annotations is not None:
-            return read_ucf_crime(self.annotations)
-        if self.dataset == "shanghaitech" and self.annotations is not None:
-            return read_shanghaitech(self.annotations)
-        if self.dataset == "xd-violence" and self.videos is not None:
-            return read_xd_violence(self.videos, self.annotations)
-        assert self.manifest is not None
-        return read_manifest(self.manifest, test_fold)
+        published = PUBLISHED[self.dataset]
+        others = {"annotations": self.videos, "videos": self.annotations}
+        return published.read(getattr(self, published.needs), others[published.needs])

@@ -35,7 +35,6 @@ READABLE = (1, FORMAT)
 SCALING = "scaling.safetensors"
 LAST = "last"
 CHOICES = (LAST, "best_on_validation", "best_on_test")  # which weights of a run
-NAMES = {"mil": "MIL", "srf": "SRF", "ar-net": "AR-Net", "svm": "SVM"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class RunManifest:
     def name(self) -> str:
         """The detector as papers call it, such as MIL+XEL."""
         xel = {"off": "", "epoch": "+XEL", "batch": "+XEL (batch-wise)"}[self.xel]
-        return NAMES.get(self.detector, self.detector) + xel
+        return title_of(self.detector) + xel
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,13 @@ class Run:
     scaling: Scaling  # of the features that the detector scores
     learned: Learned | None  # what the last iteration's weights came to; None where it was not looked at
     weights: str = LAST  # which of the kept ones
+
+
+def title_of(detector: str) -> str:
+    """A detector as papers call it; its name where this version does not know it."""
+    from ...models import DETECTORS
+
+    return DETECTORS[detector].title if detector in DETECTORS else detector
 
 
 def best_on(videos: str) -> str:

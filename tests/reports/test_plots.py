@@ -17,7 +17,7 @@ from xelvad.pipeline.evaluation.metrics import FrameMetrics
 from xelvad.pipeline.experiments.ablation.ablate import Outcome, Result, grid
 from xelvad.pipeline.experiments.ablation.config import AblationConfig
 from xelvad.pipeline.experiments.ablation.page import Row, summarise
-from xelvad.pipeline.experiments.ablation.plot import draw_ablation
+from xelvad.pipeline.experiments.ablation.plot import bar_name, draw_ablation, draw_ablation_if_possible
 from xelvad.pipeline.reports import plots as figures
 from xelvad.pipeline.reports.plots import PALETTE, Runs, draw_roc, draw_scores, draw_trade_off
 
@@ -217,12 +217,12 @@ def test_the_ablation_has_a_bar_for_every_configuration_and_one_for_its_gain(row
     assert len(bars) == len(set(bars)) == len(rows) + sum(row.gain is not None for row in rows)
     heights = {name: np.ptp(drawn.path(name)[0][:, 1]) for name in bars}
     above_chance = [100 * row.figures["auc"][0] - 50 for row in rows]
-    drawn_heights = [heights[f"bar-auc-{figures.bar_name(row)}"] for row in rows]
+    drawn_heights = [heights[f"bar-auc-{bar_name(row)}"] for row in rows]
     np.testing.assert_allclose(
         np.array(drawn_heights) / drawn_heights[0], np.array(above_chance) / above_chance[0], rtol=1e-3
     )
     gains = [abs(row.gain[0]) for row in rows if row.gain is not None]
-    drawn_gains = [heights[f"bar-gain-{figures.bar_name(row)}"] for row in rows if row.gain is not None]
+    drawn_gains = [heights[f"bar-gain-{bar_name(row)}"] for row in rows if row.gain is not None]
     np.testing.assert_allclose(np.array(drawn_gains) / drawn_gains[0], np.array(gains) / gains[0], rtol=1e-2)
 
 
@@ -232,5 +232,5 @@ def test_without_matplotlib_one_line_says_how_to_get_it(
     monkeypatch.setattr(figures, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "xelvad\[figures\]"'):
         draw_roc(tmp_path / "roc", runs)
-    assert figures.draw_ablation_if_possible(tmp_path / "ablation", rows) is None
+    assert draw_ablation_if_possible(tmp_path / "ablation", rows) is None
     assert not list(tmp_path.iterdir())

@@ -21,10 +21,17 @@ from ....errors import UserError
 from ....files import write_text
 from ...datasets import Dataset, DatasetChoice, frame_truth, read_manifest
 from ...features.store import FeatureStore
-from ...scoring.runs import NAMES, identity_of, is_run, load_run, read_manifest_of_run, seed_folder
+from ...scoring.runs import (
+    identity_of,
+    is_run,
+    load_run,
+    read_manifest_of_run,
+    seed_folder,
+    title_of,
+)
 from ...support.progress import SILENT, Report
 from ...training.config import TrainingConfig
-from ...training.recipes import load_recipe, recipe_names
+from ...training.recipes import GENERAL, detector_recipe, load_recipe, recipe_names
 from .config import AblationConfig
 
 if TYPE_CHECKING:
@@ -63,7 +70,7 @@ class Configuration:
     @property
     def label(self) -> str:
         """The configuration in words, such as ``SRF, L_v, epoch``."""
-        words = [NAMES.get(self.detector, self.detector), self.variant.terms, self.variant.mode]
+        words = [title_of(self.detector), self.variant.terms, self.variant.mode]
         return ", ".join(dict.fromkeys(words))
 
 
@@ -170,7 +177,8 @@ def grid(config: AblationConfig) -> list[Configuration]:
 
 def settings_of(detector: str, variant: Variant, config: AblationConfig) -> TrainingConfig:
     """A detector's recipe, changed in XEL and in what the ablation overrides."""
-    base = load_recipe(f"{config.recipes}/{detector}")
+    recipe = detector_recipe(detector) if config.recipes == GENERAL else f"{config.recipes}/{detector}"
+    base = replace(load_recipe(recipe), detector=detector)
     with_xel = f"{config.recipes}/{detector}+xel"
     xel = load_recipe(with_xel).xel if with_xel in recipe_names() else base.xel
     if variant.terms == "off":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ....errors import UserError
-from ...training.recipes import GENERAL, recipe_names
+from ...training.recipes import GENERAL, detector_recipe, recipe_names
 
 MODES = ("epoch", "batch")
 
@@ -53,5 +53,7 @@ class AblationConfig:
         known = [name.split("/")[1] for name in recipe_names() if name.startswith(f"{self.recipes}/")]
         known = [name for name in known if name != "svm" and not name.endswith("+xel")]
         for detector in self.detectors:
-            if detector not in known:
+            if self.recipes == GENERAL:
+                detector_recipe(detector)  # refuses one that there is not
+            elif detector not in known:
                 raise UserError(f"{self.recipes} has no detector {detector!r}; known: {', '.join(known)}")

@@ -16,7 +16,7 @@ from ...evaluation.metrics import METRICS
 from ...evaluation.resampling import mean_and_spread
 from ...reports.page import Data, asset, filled, shared_parts
 from ...reports.tables import ResultTable, per_cent
-from ...scoring.runs import NAMES
+from ...scoring.runs import title_of
 from .ablate import ALL_FOLDS, Ablation, Configuration, Result
 from .config import AblationConfig
 
@@ -123,7 +123,7 @@ def notes(ablation: Ablation) -> tuple[str, ...]:
 
 
 def _detector(configuration: Configuration) -> str:
-    return NAMES.get(configuration.detector, configuration.detector)
+    return title_of(configuration.detector)
 
 
 def _csv(results: Sequence[Result]) -> str:

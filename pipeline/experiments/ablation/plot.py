@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...reports.plots import COLUMN, ERROR_BAR, GUIDE, PAGE, PALETTE, drawing, figure_files, figures_available
-from ...scoring.runs import NAMES
+from ...scoring.runs import title_of
 from .page import Row
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def draw_ablation(stem: Path, rows: Sequence[Row]) -> None:
             of_detector = [row for row in rows if row.configuration.detector == detector]
             legend |= _bars_of_detector(column[0], of_detector, "auc", CHANCE)
             _bars_of_detector(column[1], of_detector, "gain", 0.0)
-            column[0].set_title(NAMES.get(detector, detector))
+            column[0].set_title(title_of(detector))
             column[0].axhline(100 * next(row.figures["auc"][0] for row in of_detector), **GUIDE)  # the first is off
             column[1].axhline(0, color="black", linewidth=0.6)
             column[1].set_xticks(range(len(TERMS)), TERMS.values(), parse_math=True)

@@ -55,16 +55,19 @@ def _with_tuples(value: Any) -> Any:
 
 
 def detector_recipe(detector: str) -> str:
-    """The recipe that a detector is trained by unless another is named.
+    """The recipe that a detector is trained by unless another is named: its own, or MIL's where it has none.
 
     Raises:
         UserError: there is no such detector.
     """
     name = f"{GENERAL}/{detector}"
-    if name not in recipe_names():
-        known = [recipe.split("/")[1] for recipe in recipe_names() if recipe.startswith(f"{GENERAL}/")]
-        raise UserError(f"there is no detector {detector!r}; known: {', '.join(known)}")
-    return name
+    if name in recipe_names():
+        return name
+    from ....models import DETECTORS  # imports torch, for which the command line does not wait without need
+
+    if detector not in DETECTORS:
+        raise UserError(f"there is no detector {detector!r}; known: {', '.join(sorted(DETECTORS))}")
+    return f"{GENERAL}/mil"
 
 
 def recipe_in(arguments: Sequence[str]) -> str:
