@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from torchvision.models.video import R3D_18_Weights
 
 from xelvad import __version__
-from xelvad.extractors import create
+from xelvad.extractors import create_extractor
 from xelvad.extractors.i3d import InceptionI3D
 from xelvad.pipeline.datasets.dataset import LabelledVideo
 from xelvad.pipeline.datasets.manifest import any_fold, read_manifest
@@ -42,7 +42,7 @@ class Labels:
     """The Kinetics-400 classes of I3D, from its features."""
 
     def __init__(self) -> None:
-        network = create(EXTRACTOR).network[1]
+        network = create_extractor(EXTRACTOR).network[1]
         assert isinstance(network, InceptionI3D)
         weight, bias = (parameter.detach() for parameter in network.logits.parameters())
         self.weight, self.bias = weight.flatten(1).numpy(), bias.numpy()  # (400, 1024), (400,)

@@ -20,12 +20,12 @@ import sklearn
 from results import write_section
 
 from xelvad import __version__
-from xelvad.pipeline.evaluation.calibration import threshold_for
 from xelvad.pipeline.evaluation.evaluation import measure
 from xelvad.pipeline.evaluation.metrics import ScoredVideo
 from xelvad.pipeline.evaluation.resampling import RESAMPLED, bootstrap_interval, paired_difference
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.events import Span
+from xelvad.pipeline.scoring.thresholds import threshold_for
 
 SECTION = "Evaluation"
 ABNORMAL, NORMAL, FRAMES, CLASSES = 140, 150, 1_111_808, 13

@@ -27,7 +27,7 @@ from results import write_section
 from torch.utils.flop_counter import FlopCounterMode
 
 from xelvad import __version__
-from xelvad.extractors import ClipExtractor, create
+from xelvad.extractors import ClipExtractor, create_extractor
 from xelvad.extractors.runtimes import Engine
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import LARGEST_SHORT_SIDE, extract
@@ -59,7 +59,7 @@ def seconds_per_clip(run: Callable[[], object], clips: int, repeats: int = 3) ->
 
 def network_seconds(name: str, runtime: str) -> dict[str, float]:
     """Seconds a clip of one network under one runtime, in batches of `BATCH`."""
-    extractor = create(name, "random")
+    extractor = create_extractor(name, "random")
     inputs = inputs_of(extractor)
     if runtime == "plain":
         batch = extractor.network[0](torch.stack(inputs)).contiguous()
@@ -74,7 +74,7 @@ def network_seconds(name: str, runtime: str) -> dict[str, float]:
 def end_to_end(name: str) -> dict[str, float]:
     """Seconds a clip from file to features, of its parts, and of the network alone before and after."""
     keep_freed_memory()
-    extractor = create(name, "random")
+    extractor = create_extractor(name, "random")
     engine = Engine(extractor, "auto", "cpu")
     inputs = inputs_of(extractor)
     before = seconds_per_clip(lambda: engine(inputs), BATCH)
@@ -123,7 +123,7 @@ def peak_memory(videos: int, clips: int) -> dict[str, float]:
 
 def gflop(name: str) -> float:
     """Of one clip."""
-    extractor = create(name, "random")
+    extractor = create_extractor(name, "random")
     with FlopCounterMode(display=False) as counter:
         extractor(torch.stack(inputs_of(extractor, 1)))
     return counter.get_total_flops() / 1e9

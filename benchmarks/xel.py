@@ -28,7 +28,6 @@ from scipy import stats
 
 from xelvad import __version__
 from xelvad.pipeline.datasets import frame_truth, read_manifest
-from xelvad.pipeline.evaluation.calibration import threshold_for
 from xelvad.pipeline.evaluation.metrics import ScoredVideo, frame_metrics
 from xelvad.pipeline.experiments.ablation.ablate import folds_of
 from xelvad.pipeline.features.config import ExtractionConfig, ImportConfig
@@ -37,6 +36,7 @@ from xelvad.pipeline.features.importing import import_features
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.scoring.runs import is_run, load_run, seed_folder
 from xelvad.pipeline.scoring.scoring import score_features
+from xelvad.pipeline.scoring.thresholds import threshold_for
 from xelvad.pipeline.training.config import QUIRKS, TrainingConfig
 from xelvad.pipeline.training.recipes import load_recipe
 from xelvad.pipeline.training.train import train

@@ -12,10 +12,10 @@ from .specs import EXTRACTORS, spec_of
 if TYPE_CHECKING:
     from .networks import ClipExtractor
 
-__all__ = ["EXTRACTORS", "ClipExtractor", "ExtractorSpec", "Preprocessing", "create", "spec_of"]
+__all__ = ["EXTRACTORS", "ClipExtractor", "ExtractorSpec", "Preprocessing", "create_extractor", "spec_of"]
 
 
-def create(name: str, weights: str | None = None) -> ClipExtractor:
+def create_extractor(name: str, weights: str | None = None) -> ClipExtractor:
     """Build an extractor with its weights, in evaluation mode, on the CPU.
 
     Args:
@@ -24,6 +24,13 @@ def create(name: str, weights: str | None = None) -> ClipExtractor:
 
     Raises:
         UserError: unknown extractor, or weights that are not at hand or belong to another network.
+
+    Example:
+        >>> import numpy as np
+        >>> extractor = create_extractor("i3d-rgb", weights="random")
+        >>> clips = np.zeros((1, 16, 240, 320, 3), np.uint8)  # RGB
+        >>> extractor(extractor.preprocess(clips)).shape
+        torch.Size([1, 1024])
     """
     import torch
 

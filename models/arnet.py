@@ -62,6 +62,11 @@ class ARNet(LearningDetector):
         feature_dim: F, 1024 for I3D-RGB, 2048 for RGB with flow.
         dropout: behind the first layer.
         centre_weight: λ of the centre loss.
+
+    Example:
+        >>> detector = ARNet(feature_dim=16).eval()
+        >>> bool((detector.score(torch.rand(3, 16)) <= 1).all())
+        True
     """
 
     name, title = "ar-net", "AR-Net"

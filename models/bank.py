@@ -73,6 +73,15 @@ class HardInstanceBank(nn.Module):
         clips: ``(M,)`` int64, the number of the clip within its video; -1 in rows that were never filled.
         scores: ``(M,)`` in [0, 1], the clip's score when it was chosen; 0 in rows that were never filled.
         ages: ``(M,)`` int64, for how many refreshes in a row the same clip has been chosen.
+
+    Example, with any module that has a method ``score``:
+        >>> from xelvad import MIL
+        >>> detector, bank = MIL(feature_dim=8), HardInstanceBank()
+        >>> normal_videos = [torch.rand(clips, 8) for clips in (3, 1, 9)]
+        >>> bank.refresh(detector, ([video] for video in normal_videos))  # all rows are new
+        1.0
+        >>> bank.instances.shape
+        torch.Size([3, 8])
     """
 
     instances: Tensor

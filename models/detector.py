@@ -25,6 +25,11 @@ class Bags:
 
     Raises:
         ValueError: a video without clips, or numbers that do not add up to the rows of ``clips``.
+
+    Example:
+        >>> bags = Bags.pack(abnormal=[torch.rand(3, 8)], normal=[torch.rand(1, 8), torch.rand(5, 8)])
+        >>> bags.abnormal, bags.normal, bags.clips.shape
+        ((3,), (1, 5), torch.Size([9, 8]))
     """
 
     clips: Tensor
@@ -97,7 +102,14 @@ def highest(scores: Sequence[Tensor]) -> Tensor:
 
 
 def hardest(clips: Sequence[Tensor], scores: Sequence[Tensor]) -> Tensor:
-    """The features of the highest-scoring clip of each video: B times ``(T, F)`` and ``(T,)`` to ``(B, F)``."""
+    """The features of the highest-scoring clip of each video: B times ``(T, F)`` and ``(T,)`` to ``(B, F)``.
+
+    Example:
+        >>> videos = [torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0]])]
+        >>> hardest(videos, [torch.tensor([0.9, 0.1]), torch.tensor([0.5])])
+        tensor([[1.],
+                [3.]])
+    """
     best = side_by_side(scores, -torch.inf).argmax(dim=1).tolist()  # of equals the first
     return torch.stack([video[place] for video, place in zip(clips, best, strict=True)])
 

@@ -51,6 +51,11 @@ class MIL(LearningDetector):
         dropout: behind the first and the second layer.
         sparsity_weight: λ of eq. 5, per unit of summed score of an abnormal bag.
         smoothness_weight: λ of eq. 5, per squared step of an abnormal bag.
+
+    Example:
+        >>> detector = MIL(feature_dim=1024).eval()
+        >>> detector.score(torch.rand(5, 1024)).shape  # five clips
+        torch.Size([5])
     """
 
     name, title = "mil", "MIL"

@@ -71,6 +71,11 @@ class SRF(LearningDetector):
         flip: see `pseudo_labels`.
         detached: cluster the activations behind the dropout and let no gradient of the cluster loss through, as the
             published script does by mistake; by default the activations before it, with gradient.
+
+    Example:
+        >>> detector = SRF(feature_dim=1024)
+        >>> bags = Bags.pack(abnormal=[torch.rand(7, 1024)], normal=[torch.rand(4, 1024), torch.rand(9, 1024)])
+        >>> detector.loss(bags).total.backward()
     """
 
     name, title = "srf", "SRF"

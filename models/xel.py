@@ -59,6 +59,11 @@ class MarginSchedule:
         warmup: iterations before XEL sets in.
         step: iterations that each margin lasts; the last margin lasts for good.
         margins: the values of ε, in order. A fixed margin is a schedule of one.
+
+    Example:
+        >>> schedule = MarginSchedule.spread_over(iterations=1000)  # a warm-up of 15 %
+        >>> [schedule(iteration) for iteration in (0, 149, 150, 999)]
+        [None, None, 0.5, 1.0]
     """
 
     warmup: int
@@ -101,14 +106,22 @@ class XEL(nn.Module):
             pulls scores down and cannot tell which: in full from the start, it flattens a detector whose abnormal
             clips have not risen yet. So it pulls no more than they have.
 
-    Example::
-
-        xel = XEL(MarginSchedule.spread_over(iterations))
-        for iteration in range(iterations):
-            if iteration % iterations_per_epoch == 0:
-                xel.bank.refresh(detector, ([bag] for bag in normal_bags))
-            loss, scores = ...  # the detector's own, on abnormal bags of (T, F) among others; scores (T,) each
-            loss = loss + sum(xel.terms(detector, hardest(abnormal_bags, scores), iteration).values())
+    Example, in a training loop of one's own:
+        >>> from xelvad import MIL, Bags, hardest
+        >>> normal = [torch.rand(clips, 8) for clips in (5, 2)]  # each (T, F)
+        >>> abnormal = [torch.rand(clips, 8) for clips in (4, 9)]
+        >>> detector, xel = MIL(feature_dim=8), XEL(MarginSchedule(warmup=2, step=1))
+        >>> optimiser = torch.optim.Adam(detector.parameters())
+        >>> for iteration in range(6):
+        ...     if iteration >= 2 and iteration % 2 == 0:  # an epoch has two iterations
+        ...         turnover = xel.bank.refresh(detector, ([video] for video in normal))
+        ...     loss = detector.loss(Bags.pack(abnormal, normal))
+        ...     terms = xel.terms(detector, hardest(abnormal, loss.abnormal_scores), iteration)
+        ...     optimiser.zero_grad()
+        ...     sum(terms.values(), loss.total).backward()
+        ...     optimiser.step()
+        >>> sorted(terms), len(xel.bank)
+        (['margin', 'validation'], 2)
     """
 
     def __init__(

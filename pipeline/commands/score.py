@@ -33,6 +33,7 @@ def run(arguments: Namespace) -> int:
     features = arguments.features or arguments.out / "features"
     config = config_of(ExtractionConfig, arguments)
     scores, extraction = score_videos(sources, run, arguments.out, features, config, CONSOLE)
+    output.print(f"threshold {run.threshold_in_words}", markup=False)
     if scores:
         output.print(f"report: {report_scores(scores, sources, run, arguments.out)}")
     return list_troubles(extraction)

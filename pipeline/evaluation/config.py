@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...errors import UserError
-from ..scoring.config import PROTOCOL_NAMES, EventConfig, ProtocolName
+from ..scoring.config import FAR_TARGET, PROTOCOL_NAMES, EventConfig, ProtocolName
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class EvaluationConfig:
     """
 
     protocol: ProtocolName = "exact"
-    far_target: float = 0.01
+    far_target: float = FAR_TARGET
     events: EventConfig = field(default_factory=EventConfig)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,8 @@ from ..scoring.learned import Verdict
 from ..scoring.protocols import PROTOCOLS, FrameProtocol
 from ..scoring.runs import LAST, Run, best_on, kept_weights, load_run, name_of, runs_in, seed_of
 from ..scoring.scoring import FrameScores, score_features, write_scores
-from .calibration import Calibration, calibrate
+from ..scoring.thresholds import Calibration
+from .calibration import calibrate
 from .config import EvaluationConfig
 from .metrics import (
     METRICS,

@@ -114,6 +114,13 @@ def frame_metrics(videos: Sequence[ScoredVideo]) -> FrameMetrics:
     Raises:
         UserError: the test set lacks normal videos, abnormal videos or normal frames within these, so that a metric is
             not defined.
+
+    Example:
+        >>> import numpy as np
+        >>> calm = ScoredVideo("calm", False, np.array([0.1, 0.2], np.float32), np.array([False, False]))
+        >>> fight = ScoredVideo("fight", True, np.array([0.1, 0.9], np.float32), np.array([False, True]))
+        >>> frame_metrics([calm, fight]).auc
+        1.0
     """
     abnormal = [video for video in videos if video.abnormal]
     normal = [video for video in videos if not video.abnormal]

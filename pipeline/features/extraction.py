@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ... import __version__
 from ...errors import UserError
-from ...extractors import create, spec_of
+from ...extractors import create_extractor, spec_of
 from ...extractors.weights import digest_of
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Report
@@ -325,7 +325,7 @@ def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: 
     keep_freed_memory()  # before anything is computed, which starts threads
     started = {}
     for name in extractors:
-        engine = Engine(create(name, config.weights), config.runtime, config.device)
+        engine = Engine(create_extractor(name, config.weights), config.runtime, config.device)
         report.say(f"{name}: {engine.description}")
         started[name] = _ClipBatches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
     return started

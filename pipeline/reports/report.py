@@ -20,8 +20,11 @@ def report_scores(scores: Sequence[FrameScores], sources: Sequence[VideoSource],
     """Write ``out/report.html`` for newly scored videos, highest score first; returns its path."""
     paths = {source.name: source.path for source in sources}
     label = run.folder.name
+    threshold = None if run.calibration is None else run.calibration.threshold
     videos = [
-        ReportedVideo(result.name, paths[result.name], result.times, (Curve(label, result.scores),), spans=None)
+        ReportedVideo(
+            result.name, paths[result.name], result.times, (Curve(label, result.scores, threshold),), spans=None
+        )
         for result in sorted(scores, key=lambda result: -result.scores.max())
     ]
     write_page(
@@ -30,6 +33,7 @@ def report_scores(scores: Sequence[FrameScores], sources: Sequence[VideoSource],
         videos=videos,
         settings={
             "Run": label,
+            "Threshold": run.threshold_in_words,
             "Detector": f"{run.manifest.name}, trained on {run.manifest.training_videos} videos",
             "Features": run.manifest.fingerprint,
             "xelvad": run.manifest.version,

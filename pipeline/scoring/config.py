@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from ...errors import UserError
 
 ProtocolName = Literal["exact", "xel", "mil"]
+FAR_TARGET = 0.01  # share of the frames of normal videos that may be false alarms
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 

@@ -38,6 +38,15 @@ def score_segments(detector: Detector, features: Features, scaling: Scaling, seg
     return score_rows(detector, make_bag(features, segments, scaling))
 
 
+def frame_scores(detector: Detector, features: Features, scaling: Scaling) -> NDArray[np.float32]:
+    """One score in [0, 1] for every decoded frame, ``(frames,)``: that of its clip.
+
+    Raises:
+        UserError: NaN or infinite features.
+    """
+    return features.sidecar.clipping.spread(score_clips(detector, features, scaling), features.sidecar.frames)
+
+
 def highest_scores(detector: Detector, videos: TrainingVideos) -> list[float]:
     """The highest score of each training video, over its whole bag.
 

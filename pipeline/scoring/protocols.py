@@ -17,7 +17,7 @@ from ..features.scaling import Scaling
 from ..features.store import Features
 from ..videos.clips import Clipping, Segments
 from .config import ProtocolName
-from .inference import score_clips, score_segments
+from .inference import frame_scores, score_segments
 
 if TYPE_CHECKING:
     from ...models import Detector
@@ -47,7 +47,7 @@ class FrameProtocol:
         """
         sidecar = features.sidecar
         if self.segments is None:
-            return sidecar.clipping.spread(score_clips(detector, features, scaling), sidecar.frames)
+            return frame_scores(detector, features, scaling)
         cut = Segments(self.segments)
         if isinstance(sidecar.clipping, Segments) and sidecar.clipping != cut:
             raise UserError(

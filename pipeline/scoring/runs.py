@@ -24,6 +24,7 @@ from ..features.config import BagConfig
 from ..features.scaling import Scaling
 from ..videos.clips import Clipping, Segments, clipping_from
 from .learned import Learned
+from .thresholds import Calibration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +99,15 @@ class Run:
     detector: Detector
     scaling: Scaling  # of the features that the detector scores
     learned: Learned | None  # what the last iteration's weights came to; None where it was not looked at
+    calibration: Calibration | None  # of these weights, under the exact protocol; None where no videos were put aside
     weights: str = LAST  # which of the kept ones
+
+    @property
+    def threshold_in_words(self) -> str:
+        """From which score on a frame is an alarm, and what that was chosen on."""
+        if self.calibration is None:
+            return "0.5: this run has no calibrated one (xelvad train --validation puts videos aside to choose it on)"
+        return f"{self.calibration.threshold:.4g}: {self.calibration.note}"
 
 
 def title_of(detector: str) -> str:
@@ -228,6 +237,10 @@ def load_run(folder: Path, which: str = LAST) -> Run:
 
     Raises:
         UserError: as `read_manifest_of_run`, or weights that are missing or damaged.
+
+    Example, with a folder that `xelvad train` made:
+        >>> load_run(run_folder).manifest.name
+        'MIL+XEL'
     """
     import safetensors.torch
 
@@ -245,7 +258,15 @@ def load_run(folder: Path, which: str = LAST) -> Run:
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: the detector's weights cannot be loaded ({reason})") from error
-    return Run(folder, manifest, detector.eval(), _read_scaling(folder, manifest), read_learned(folder), which)
+    return Run(
+        folder,
+        manifest,
+        detector.eval(),
+        _read_scaling(folder, manifest),
+        read_learned(folder),
+        read_calibration(folder, which),
+        which,
+    )
 
 
 def read_learned(folder: Path) -> Learned | None:
@@ -258,6 +279,20 @@ def read_learned(folder: Path) -> Learned | None:
     try:
         found = json.loads(path.read_text("utf-8")).get("learned")
         return None if found is None else Learned.restored(found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: missing or damaged ({error})") from error
+
+
+def read_calibration(folder: Path, which: str = LAST) -> Calibration | None:
+    """The threshold that was chosen for the weights of a run; None where there is none, as in earlier versions' runs.
+
+    Raises:
+        UserError: ``metrics.json`` is missing or damaged.
+    """
+    path = folder / "metrics.json"
+    try:
+        found = json.loads(path.read_text("utf-8")).get("calibration", {}).get(which)
+        return None if found is None else Calibration(**found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: missing or damaged ({error})") from error
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from ..features.sidecar import check_fingerprint
 from ..features.store import Features, FeatureStore
 from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
-from ..videos.sources import VideoSource
+from ..videos.sources import VideoSource, find_videos
 from .protocols import PROTOCOLS, FrameProtocol
 from .runs import Run, RunManifest
 
@@ -59,6 +60,32 @@ def score_features(
     check_fingerprint(Path(name), sidecar.fingerprint, run.manifest.fingerprint)
     scores = protocol.score(name, run.detector, features, run.scaling)
     return FrameScores(name, scores, sidecar.timeline.times(sidecar.frames))
+
+
+def score_video(path: Path, run: Run, config: ExtractionConfig | None = None) -> FrameScores:
+    """Score one video; nothing is written that stays.
+
+    Args:
+        path: a video file, or a folder of frames.
+        run: the trained detector; it says which extractor and which clips.
+        config: weights, batch, device and runtime of the extraction; extractor and tail are the run's.
+
+    Raises:
+        UserError: the video cannot be read, or as `score_videos`.
+
+    Example, with a folder that `xelvad train` made:
+        >>> from xelvad import load_run
+        >>> result = score_video(video, load_run(run_folder))
+        >>> len(result.scores) == len(result.times)  # one for each frame
+        True
+    """
+    with TemporaryDirectory(prefix="xelvad-") as folder:
+        out = Path(folder)
+        scores, extraction = score_videos(find_videos([path]), run, out, out / "features", config or ExtractionConfig())
+    if extraction.failed:
+        raise UserError(next(iter(extraction.failed.values())))
+    (result,) = scores
+    return result
 
 
 def score_videos(

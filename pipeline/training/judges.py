@@ -15,7 +15,7 @@ from ...models import Detector, LearningDetector
 from ..datasets import Dataset, LabelledVideo, frame_truth
 from ..features.scaling import Scaling
 from ..features.store import Features, FeatureStore, hold
-from ..scoring.inference import score_clips
+from ..scoring.inference import frame_scores, score_clips
 
 Judge = Callable[[Detector], float]
 
@@ -66,10 +66,7 @@ def test_judge(videos: Sequence[tuple[LabelledVideo, Features]], scaling: Scalin
     truth = np.concatenate([frame_truth(video, features.sidecar.frames) for video, features in videos])
 
     def judge(detector: Detector) -> float:
-        scores = [
-            features.sidecar.clipping.spread(score_clips(detector, features, scaling), features.sidecar.frames)
-            for _, features in videos
-        ]
+        scores = [frame_scores(detector, features, scaling) for _, features in videos]
         return float(roc_auc_score(truth, np.concatenate(scores)))
 
     return judge

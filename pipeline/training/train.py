@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ... import __version__
 from ...errors import UserError
@@ -16,9 +18,11 @@ from ...models import Detector, HardInstanceBank
 from ..datasets import Dataset
 from ..features.bags import TrainingVideos
 from ..features.store import FeatureStore
-from ..scoring.inference import highest_scores
+from ..scoring.config import FAR_TARGET
+from ..scoring.inference import frame_scores, highest_scores
 from ..scoring.learned import Learned, Separation
 from ..scoring.runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
+from ..scoring.thresholds import Calibration, threshold_for
 from ..support.progress import SILENT, Report
 from .checkpoints import FILE as CHECKPOINT
 from .checkpoints import check_identity
@@ -101,6 +105,7 @@ def train(
     weights |= {best_on(judge): best.weights for judge, best in fitted.best.items()}
     bank = bank_rows(fitted.bank, data.normal) if fitted.bank is not None else None
     metrics = _metrics(fitted, config) | {"learned": what_was_learned(fitted.detector, data).plain}
+    metrics["calibration"] = {which: _calibration(fitted.detector, state, data) for which, state in weights.items()}
     save_run(out, manifest, weights, data.scaling, settings, metrics, bank)
     return manifest
 
@@ -193,6 +198,19 @@ def _video_mean(videos: TrainingVideos, number: int) -> NDArray[np.float32]:
         rows = piece.reshape(-1, piece.shape[-1])
         total, clips = total + rows.sum(axis=0, dtype=np.float64), clips + len(rows)
     return (total / clips).astype(np.float32)
+
+
+def _calibration(detector: Detector, weights: dict[str, Tensor], data: TrainingData) -> dict[str, Any] | None:
+    """The threshold that normal validation videos say, by some of the kept weights; None where there are none."""
+    videos = [features for features, abnormal in data.validation if not abnormal]
+    if not videos:
+        return None
+    chosen = copy.deepcopy(detector)
+    chosen.load_state_dict(weights)
+    scores = [frame_scores(chosen, features, data.scaling) for features in videos]
+    return asdict(
+        Calibration(threshold_for(scores, FAR_TARGET), FAR_TARGET, "validation", len(videos), sum(map(len, scores)))
+    )
 
 
 def _judges(

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from xelvad.errors import UserError
 from xelvad.pipeline.datasets import Dataset, read_manifest
-from xelvad.pipeline.evaluation.calibration import Calibration, calibrate, threshold_for
+from xelvad.pipeline.evaluation.calibration import calibrate
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.scoring.protocols import PROTOCOLS
 from xelvad.pipeline.scoring.runs import Run, load_run
+from xelvad.pipeline.scoring.thresholds import Calibration, threshold_for
 from xelvad.pipeline.training.config import TrainingConfig
 from xelvad.pipeline.training.data import load_training_data
 from xelvad.pipeline.training.train import train

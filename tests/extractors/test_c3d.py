@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xelvad.errors import UserError
-from xelvad.extractors import create, spec_of, weights
+from xelvad.extractors import create_extractor, spec_of, weights
 from xelvad.extractors.c3d import C3D
 
 SPEC = spec_of("c3d")
@@ -94,7 +94,7 @@ def reference(x: Array, state: dict[str, Tensor]) -> Array:
 
 def test_features_are_those_of_a_network_written_out(pickle_layout: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(pickle_layout, tmp_path / "c3d.pickle")
-    c3d = create("c3d", str(tmp_path / "c3d.pickle"))
+    c3d = create_extractor("c3d", str(tmp_path / "c3d.pickle"))
     frames = np.random.default_rng(1).integers(0, 256, (1, 16, 128, 171, 3), np.uint8)  # nothing is resized
     features = c3d(c3d.preprocess(frames)).numpy()
     # The centre of the frame, blue first, minus the means of FACTS: B 90.25, G 97.66, R 101.41; no scaling.

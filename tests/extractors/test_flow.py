@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from xelvad.errors import UserError
-from xelvad.extractors import EXTRACTORS, create, flow, weights
+from xelvad.extractors import EXTRACTORS, create_extractor, flow, weights
 from xelvad.extractors.flow import Flow
 from xelvad.extractors.preprocessing import Pictures, SideBySide
 from xelvad.pipeline.cli import main
@@ -140,11 +140,11 @@ def test_joined_features_are_those_of_the_two_streams_one_behind_the_other(
     monkeypatch.setenv("XELVAD_CACHE", str(tmp_path / "cache"))
     digests = []
     for number, name in enumerate(["i3d-rgb", "i3d-flow"]):
-        state = create(name, "random").network[1].state_dict()
+        state = create_extractor(name, "random").network[1].state_dict()
         state = {key: tensor + 0.01 * number for key, tensor in state.items() if "num_batches" not in key}
         torch.save(state, tmp_path / f"{name}.pt")
         digests.append(weights.add(f"{name}-kinetics400", tmp_path / f"{name}.pt")[1])
-    joined, colour, moves = (create(name) for name in ("i3d-conc", "i3d-rgb", "i3d-flow"))
+    joined, colour, moves = (create_extractor(name) for name in ("i3d-conc", "i3d-rgb", "i3d-flow"))
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (1, 3, 9, 224, 224), dtype=torch.uint8, generator=generator)
     fields = torch.rand((1, 2, 9, 224, 224), generator=generator) * 2 - 1
@@ -157,7 +157,7 @@ def test_joined_features_are_those_of_the_two_streams_one_behind_the_other(
     assert joined.fingerprint == f"i3d-conc | {joined.spec.preprocessing} | weights {digests[0]} + {digests[1]}"
     assert weights.digest_of(joined.spec, None) == " + ".join(digests)
     with pytest.raises(UserError, match="i3d-conc joins i3d-rgb and i3d-flow: it takes no weights of its own"):
-        create("i3d-conc", str(tmp_path / "i3d-rgb.pt"))
+        create_extractor("i3d-conc", str(tmp_path / "i3d-rgb.pt"))
 
 
 def test_without_the_weights_of_a_stream_one_line_says_where_to_get_them(
@@ -165,4 +165,4 @@ def test_without_the_weights_of_a_stream_one_line_says_where_to_get_them(
 ) -> None:
     monkeypatch.setenv("XELVAD_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"^i3d-flow-kinetics400: .*flow_imagenet\.pt.*xelvad weights add i3d-flow"):
-        create("i3d-flow")
+        create_extractor("i3d-flow")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models.video import R3D_18_Weights
 
-from xelvad.extractors import ClipExtractor, create, spec_of, weights
+from xelvad.extractors import ClipExtractor, create_extractor, spec_of, weights
 from xelvad.extractors.i3d import InceptionI3D, same_padding
 from xelvad.pipeline.features.extraction import LARGEST_SHORT_SIDE
 from xelvad.pipeline.videos.worker import Decoder
@@ -38,7 +38,7 @@ def relative_error(ours: Tensor, theirs: NDArray[np.float32]) -> float:
 
 @pytest.fixture(scope="module")
 def i3d() -> ClipExtractor:
-    return create("i3d-rgb")
+    return create_extractor("i3d-rgb")
 
 
 @pytest.mark.parametrize(("frames", "clip"), [(16, 1), (24, 0)])  # one clip each: it is the longest test of all
@@ -213,7 +213,7 @@ def test_every_public_layout_gives_the_same_weights_and_digest(
 
 
 def test_random_weights_are_the_same_every_time_as_their_fingerprint_says() -> None:
-    first, second = create("i3d-rgb", "random"), create("i3d-rgb", "random")
+    first, second = create_extractor("i3d-rgb", "random"), create_extractor("i3d-rgb", "random")
     assert first.fingerprint == second.fingerprint == SPEC.fingerprint("random (seed 0)")
     for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 from xelvad.errors import UserError
-from xelvad.extractors import EXTRACTORS, create, weights
+from xelvad.extractors import EXTRACTORS, create_extractor, weights
 from xelvad.extractors.networks import ClipExtractor
 from xelvad.extractors.origins import Download
 from xelvad.extractors.preprocessing import Pictures
@@ -103,7 +103,10 @@ def test_features_are_what_the_library_gives_its_head(name: str) -> None:
 def test_a_published_checkpoint_is_loaded_without_its_head(tmp_path: Path, name: str) -> None:
     original = original_of(name)
     torch.save(original.state_dict(), tmp_path / "published.pth")
-    loaded, published = create(name, str(tmp_path / "published.pth")).network[1].state_dict(), original.state_dict()
+    loaded, published = (
+        create_extractor(name, str(tmp_path / "published.pth")).network[1].state_dict(),
+        original.state_dict(),
+    )
     heads = set(published) - set(loaded)
     assert {head.split(".")[0] for head in heads} == {{"r3d-18": "fc", "s3d": "classifier"}.get(name, "head")}
     for key, tensor in loaded.items():
@@ -150,11 +153,11 @@ def test_what_comes_out_is_what_the_specification_says(name: str) -> None:
 
 def test_ten_crops_give_each_crop_features_of_its_own(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (1, 16, 256, 340, 3), np.uint8)
-    ten = create("i3d-r50-10crop", "random")
+    ten = create_extractor("i3d-r50-10crop", "random")
     shown = ten.preprocess(frames)[:, 3:6, :, :4, ::8, ::8]  # any ten of any size: here three small ones
     features = ten(shown)
     assert features.shape == (1, 3, 2048)
-    one = create("i3d-r50", "random")
+    one = create_extractor("i3d-r50", "random")
     for number in range(3):
         alone = one(shown[:, number])[0]
         assert (features[0, number] - alone).abs().max() <= 2e-6 * alone.abs().max()

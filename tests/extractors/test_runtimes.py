@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xelvad.errors import UserError
-from xelvad.extractors import EXTRACTORS, ExtractorSpec, create, runtimes
+from xelvad.extractors import EXTRACTORS, ExtractorSpec, create_extractor, runtimes
 from xelvad.extractors.networks import ClipExtractor, GlobalAverage
 from xelvad.extractors.preprocessing import Pictures
 from xelvad.extractors.runtimes import Engine, Runtime, choose_device, choose_runtime, fold_batch_norm
@@ -56,7 +56,7 @@ def assert_same(ours: NDArray[np.float32], plain: NDArray[np.float32], tolerance
 
 @pytest.mark.parametrize("name", ["i3d-rgb", "c3d", "i3d-r50", "r3d-18", "s3d", "swin3d-t"])
 def test_eager_and_openvino_give_the_features_of_the_plain_network(name: str) -> None:
-    extractor = create(name) if name == "i3d-rgb" else unsettle(create(name, "random"))
+    extractor = create_extractor(name) if name == "i3d-rgb" else unsettle(create_extractor(name, "random"))
     if name in TAKE_ANY_SIZE:
         smaller = replace(extractor.spec.preprocessing, resize=(72, 80), crop=64)
         extractor.spec = replace(extractor.spec, preprocessing=smaller)
@@ -74,7 +74,7 @@ def test_eager_and_openvino_give_the_features_of_the_plain_network(name: str) ->
 
 @pytest.mark.parametrize("name", WITH_BATCH_NORM)
 def test_all_batch_norms_are_folded_and_the_extractor_keeps_its_own(name: str) -> None:
-    extractor = unsettle(create(name, "random"))
+    extractor = unsettle(create_extractor(name, "random"))
     before = [type(module) for module in extractor.modules()]
     state = {key: tensor.clone() for key, tensor in extractor.state_dict().items()}
     folded = fold_batch_norm(extractor.network)
@@ -107,7 +107,7 @@ def test_on_another_device_everything_is_there_and_in_half_precision(name: str) 
     """What a GPU is given, on the device that computes nothing: wherever precisions meet, torch refuses."""
     spec = EXTRACTORS[name]
     with META:
-        extractor = create(name, "random")
+        extractor = create_extractor(name, "random")
     run = runtimes.START["eager"](extractor, META, torch.float16)
     dtype = torch.uint8 if spec.preprocessing.channels == 3 else torch.float32
     side = spec.preprocessing.crop
@@ -116,7 +116,7 @@ def test_on_another_device_everything_is_there_and_in_half_precision(name: str) 
 
 
 def test_half_precision_gives_nearly_the_same_features() -> None:
-    extractor = unsettle(create("r3d-18", "random"))
+    extractor = unsettle(create_extractor("r3d-18", "random"))
     x = torch.randint(0, 256, (1, 3, 4, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
         features = runtimes.START["eager"](extractor, CPU, torch.float16)(x)

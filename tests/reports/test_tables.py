@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xelvad.pipeline.evaluation.calibration import Calibration
 from xelvad.pipeline.evaluation.evaluation import Comparison, Evaluation, measure
 from xelvad.pipeline.evaluation.metrics import ScoredVideo
 from xelvad.pipeline.evaluation.resampling import Difference, Interval
 from xelvad.pipeline.reports.tables import ResultTable, per_cent, points, result_tables
 from xelvad.pipeline.scoring.config import EventConfig
 from xelvad.pipeline.scoring.protocols import PROTOCOLS
+from xelvad.pipeline.scoring.thresholds import Calibration
 
 
 def evaluation(shift: float = 0.0, calibrated: float | None = 0.25, **changes: object) -> Evaluation:

@@ -1,6 +1,7 @@
 """The whole way once, with the real I3D, on a handful of short videos: what `make demo` does, smaller."""
 
 import csv
+import doctest
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+import xelvad
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.experiments.demo import DemoResult, run_demo
 
@@ -43,6 +45,16 @@ def test_the_demo_goes_from_videos_to_metrics_and_a_report(demo: tuple[Path, Dem
     assert page.count('id="film-') == 2, "both films are in the page"
     own = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)  # plotly's source talks of addresses in its strings
     assert not re.search(r'(src|href)="https?://', own), "the page needs no network"
+
+
+@pytest.mark.parametrize("name", ["load_run", "score_video"])
+def test_the_examples_of_the_public_face_run(demo: tuple[Path, DemoResult], name: str) -> None:
+    out, public = demo[0], getattr(xelvad, name)
+    video = next((out / "footage-0" / "videos").glob("test_*.mp4"))
+    known = {name: public, "video": video, "run_folder": out / "runs-0" / "MIL+XEL" / "seed-0"}
+    (test,) = doctest.DocTestFinder(recurse=False).find(public, name, globs=known)
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def test_a_second_demo_does_nothing_twice(demo: tuple[Path, DemoResult]) -> None:
