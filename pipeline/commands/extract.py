@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from ...errors import UserError
 from .command import VIDEOS_HELP, Command, config_of, list_set_aside, output
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     from ..features.config import ExtractionConfig
 
-    parser.add_argument("--videos", type=Path, nargs="+", required=True, help=VIDEOS_HELP)
+    parser.add_argument("videos", type=Path, nargs="*", metavar="VIDEO", help=VIDEOS_HELP)
+    parser.add_argument("--videos", dest="more_videos", type=Path, nargs="+", default=[], help="the same")
     parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
     help_of_extractor = "the clip networks, all fed by one decoding; `xelvad extractors` lists them"
     parser.add_argument("--extractor", type=str, nargs="+", default=["i3d-rgb"], help=help_of_extractor)
@@ -30,7 +32,10 @@ def run(arguments: Namespace) -> int:
     from ..support.progress import CONSOLE
     from ..videos.sources import find_videos
 
-    result = extract(find_videos(arguments.videos), arguments.features, config_of(ExtractionConfig, arguments), CONSOLE)
+    videos = [*arguments.videos, *arguments.more_videos]
+    if not videos:
+        raise UserError(f"which videos? xelvad extract VIDEO … --features {arguments.features}: {VIDEOS_HELP}")
+    result = extract(find_videos(videos), arguments.features, config_of(ExtractionConfig, arguments), CONSOLE)
     output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
     return list_troubles(result)
 

@@ -181,8 +181,8 @@ class FeatureStore:
             )
         if not found:
             raise UserError(
-                f"{name}: no features in {self.folder}; run: xelvad extract --extractor {self.extractor} "
-                f"--features {self.root} --videos FOLDER (or xelvad import, for features made elsewhere)"
+                f"{name}: no features in {self.folder}; run: xelvad extract VIDEOS --extractor {self.extractor} "
+                f"--features {self.root} (or xelvad import, for features made elsewhere)"
             )
         return found[0]
 

@@ -14,6 +14,8 @@ import xelvad
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.experiments.demo import DemoResult, run_demo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoResult]:

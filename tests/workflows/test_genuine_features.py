@@ -18,6 +18,8 @@ from xelvad.pipeline.datasets import Dataset, read_ucf_crime
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.clips import Segments
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ("Normal_Videos_024_x264", "Shooting033_x264", "Shoplifting028_x264")
 TEST = ("Normal_Videos_006_x264", "Explosion008_x264", "RoadAccidents022_x264")
 NORMAL_FRAMES = 1000

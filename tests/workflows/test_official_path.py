@@ -27,6 +27,8 @@ from xelvad.pipeline.datasets import Dataset, DatasetChoice
 from xelvad.pipeline.datasets.choice import DatasetName
 from xelvad.pipeline.features.store import FeatureStore
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16  # pixels of both sides of a frame
 SHORT = 20  # frames of a video of which no list says how long it is: a clip, and an incomplete one
 TINY = ExtractorSpec(
