@@ -1,7 +1,7 @@
 """Data sets: videos, labels, splits. Each source of annotations has one module with a reader that gives a `Dataset`."""
 
 from .choice import DatasetChoice
-from .dataset import Counts, Dataset, LabelledVideo, Official, count, frame_truth, spans_of
+from .dataset import MAX_FRAMES, Counts, Dataset, LabelledVideo, Official, count, frame_truth, spans_of
 from .location import Location, check_clear, locate
 from .manifest import any_fold, read_manifest
 from .shanghaitech import read_shanghaitech
@@ -9,6 +9,7 @@ from .ucf_crime import read_ucf_crime
 from .xd_violence import read_xd_violence
 
 __all__ = [
+    "MAX_FRAMES",
     "Counts",
     "Dataset",
     "DatasetChoice",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...errors import UserError
 
 Split = Literal["train", "test"]
+MAX_FRAMES = 1 << 26  # of a video: a month at 25 frames per second; more is a mistake that would fill memory
 
 
 @dataclass(frozen=True)

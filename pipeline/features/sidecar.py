@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from ..videos.clips import Clipping, Segments, clipping_from
+from ...schema import Count, Name, Range, above_zero, parse, read_json, shown
+from ..datasets import MAX_FRAMES
+from ..videos.clips import Clipping, Segments
 
 FORMAT = 1
 TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision
+SLOWEST = 1e-6  # frames per second, and no less where frames lie years apart
+MAX_CROPS = 1 << 10
+MAX_DIM = 1 << 20  # numbers of a clip
+ADVICE = "delete it and extract the video again"
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Timeline:
     """Presentation time of every frame: evenly spaced where it is, a list where it is not."""
 
     start: float  # seconds
-    rate: float  # frames per second
+    rate: Annotated[float, above_zero]  # frames per second
     seconds: tuple[float, ...] | None = None  # of each frame, where they are not evenly spaced
 
     @classmethod
@@ -33,7 +40,7 @@ class Timeline:
         if len(times) > 1:
             rate = (len(times) - 1) / max(float(times[-1] - times[0]), 1e-9)
         even = np.abs(times - (start + np.arange(len(times)) / rate)).max() <= TIME_TOLERANCE
-        return cls(start, round(rate, 6), None if even else tuple(np.round(times, 4).tolist()))
+        return cls(start, max(round(rate, 6), SLOWEST), None if even else tuple(np.round(times, 4).tolist()))
 
     def times(self, frames: int) -> NDArray[np.float64]:
         """Seconds, ``(frames,)``."""
@@ -46,47 +53,58 @@ class Timeline:
 class Sidecar:
     """What a feature file was made of and with."""
 
-    video: str
-    video_bytes: int
+    video: Name
+    video_bytes: Count
     video_modified: int  # nanoseconds since 1970: what was changed since is compared by its digest
     video_sha256: str
-    frames: int  # decoded, each of which gets a score
-    declared_frames: int  # what the container promised; 0 where it does not say
-    salvaged_frames: int
+    frames: Annotated[int, Range(0, MAX_FRAMES)]  # decoded, each of which gets a score
+    declared_frames: Count  # what the container promised; 0 where it does not say
+    salvaged_frames: Count
     timeline: Timeline
     clipping: Clipping | Segments
     extractor: str
     fingerprint: str
-    feature_dim: int
+    feature_dim: Annotated[int, Range(1, MAX_DIM)]
     decoder: str
     version: str
-    crops: int | None = None  # crops per clip; None: the array has no axis for them
+    crops: Annotated[int, Range(1, MAX_CROPS)] | None = None  # per clip; None: the array has no axis for them
     runtime: str = ""  # what computed them
-    reuse_static: float = 0.0  # grey levels by which still clips may differ from the one whose features they have
-    reused: tuple[int, ...] = ()  # numbers of these clips
+    reuse_static: Annotated[float, Range(0, 255)] = 0.0  # grey levels by which a still clip may differ from its source
+    reused: tuple[Count, ...] = ()  # numbers of the clips that have the features of the one before
     format: int = FORMAT
 
     @classmethod
     def read(cls, path: Path) -> Sidecar:
-        """Read a sidecar.
+        """Read a sidecar, which may be anybody's: nothing of it is believed that does not fit the rest.
 
         Raises:
-            UserError: damaged, or of another version of the format.
+            UserError: missing, damaged, or of another version of the format; names the file and the key.
         """
-        try:
-            fields = json.loads(path.read_text())
-            if fields.get("format") != FORMAT:
-                raise UserError(f"{path}: a feature file of format {fields.get('format')}, this version reads {FORMAT}")
-            seconds = fields["timeline"]["seconds"]
-            fields["timeline"]["seconds"] = tuple(seconds) if seconds is not None else None
-            fields["timeline"] = Timeline(**fields["timeline"])
-            fields["clipping"] = clipping_from(fields["clipping"])
-            fields["reused"] = tuple(fields.get("reused", ()))
-            return cls(**fields)
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: missing; extract the video again") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: a damaged sidecar ({error}); delete it and extract the video again") from error
+        fields = read_json(path, ADVICE, missing="extract the video again")
+        if isinstance(fields, dict) and fields.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: a feature file of format {shown(fields.get('format'))}, this version reads {FORMAT}"
+            )
+        sidecar = parse(cls, fields, path, ADVICE)
+        wrong = sidecar._contradiction()
+        if wrong:
+            raise UserError(f"{path}: a damaged file ({wrong}); {ADVICE}")
+        return sidecar
+
+    def _contradiction(self) -> str:
+        """What about this cannot be, though every key alone could; empty where there is nothing."""
+        times = self.timeline.seconds
+        if times is not None and len(times) != self.frames:
+            return f"timeline.seconds: {len(times)} times of {self.frames} frames"
+        if self.salvaged_frames > self.frames:
+            return f"salvaged_frames: {self.salvaged_frames} of {self.frames} frames"
+        longest = self.clipping.length if isinstance(self.clipping, Clipping) else self.clipping.segments
+        if longest > MAX_FRAMES:
+            return f"clipping: {longest} is more than the {MAX_FRAMES} frames that a video may have"
+        clips = self.clipping.count(self.frames)
+        if any(clip >= clips for clip in self.reused) or any(later <= clip for clip, later in pairwise(self.reused)):
+            return f"reused: not numbers of {clips} clips, in order"
+        return ""
 
 
 def check_fingerprint(where: Path, found: str, wanted: str | None) -> None:
