@@ -2,7 +2,8 @@
 
 The array is plain NumPy, float32 ``(clips, feature_dim)`` or ``(clips, crops, feature_dim)``, readable by anyone with
 `np.load`. The sidecar says what it was made of and with. The array is put in place first and the sidecar last: a
-feature file counts if and only if its sidecar is there, so that one whose writing was interrupted is never read.
+feature file counts if and only if its sidecar is there and its size is what the sidecar says, so that one whose
+writing was interrupted is never read.
 """
 
 from __future__ import annotations
@@ -199,8 +200,7 @@ class FeatureStore:
         path = self.array_path(name)
         sidecar = Sidecar.read(self.sidecar_path(name))
         check_fingerprint(self.sidecar_path(name), sidecar.fingerprint, fingerprint)
-        rows = (sidecar.feature_dim,) if sidecar.crops is None else (sidecar.crops, sidecar.feature_dim)
-        shape = (sidecar.clipping.count(sidecar.frames), *rows)
+        shape = _shape_of(sidecar)
         _map(path, shape)
         if shape[0] == 0:
             raise UserError(f"{path}: holds no clips; delete it and extract the video again")
@@ -232,7 +232,7 @@ class FeatureStore:
     def is_current(
         self, source: VideoSource, fingerprint: str, clipping: Clipping | Segments, reuse_static: float = 0.0
     ) -> bool:
-        """Whether the features of this very video are there, made just so.
+        """Whether the features of this very video are there, whole, made just so.
 
         A video of the same size and time is the same. One of another time, copied or touched, is the same if its digest
         is; `adopt` then spares the next to ask the digest.
@@ -241,9 +241,9 @@ class FeatureStore:
             UserError: there are features made by another extractor, with other weights, clips or reuse of still ones.
         """
         path = self.sidecar_path(source.name)
-        if not path.exists():
+        sidecar = _sidecar_if_there(path)
+        if sidecar is None:
             return False
-        sidecar = Sidecar.read(path)
         check_fingerprint(path, sidecar.fingerprint, fingerprint)
         if sidecar.clipping != clipping:
             raise UserError(f"{path}: made with {sidecar.clipping}, not {clipping}; use another --features folder")
@@ -252,7 +252,9 @@ class FeatureStore:
                 f"{path}: made with --reuse-static {sidecar.reuse_static:g}, not {reuse_static:g}; "
                 "use another --features folder"
             )
-        if not self.array_path(source.name).exists():
+        try:
+            _map(self.array_path(source.name), _shape_of(sidecar))
+        except UserError:  # not there, or damaged, or not as long as it was
             return False
         size, modified = stamp(source.path)
         if size != sidecar.video_bytes:
@@ -268,7 +270,16 @@ class FeatureStore:
 
     @contextmanager
     def write(self, name: str, feature_dim: int, crops: int | None = None) -> Iterator[FeatureWriter]:
-        """Write the features of one video. Nothing is left behind after an error, or without `FeatureWriter.finish`."""
+        """Write the features of one video. Nothing is left behind after an error, or without `FeatureWriter.finish`.
+
+        Args:
+            name: of the video.
+            feature_dim: numbers of a feature.
+            crops: per clip; None: the array has no axis for them.
+
+        Raises:
+            OSError: no room, or no permission.
+        """
         path, sidecar_path = self.array_path(name), self.sidecar_path(name)
         with replacing(path) as file:
             writer = FeatureWriter(file, path, feature_dim, crops)
@@ -315,6 +326,22 @@ class FeatureWriter:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
+def _sidecar_if_there(path: Path) -> Sidecar | None:
+    """A sidecar, None where there is none; a damaged one is a UserError."""
+    try:
+        return Sidecar.read(path)
+    except UserError:
+        if not path.exists():  # also where another process took it away meanwhile, to put a new one there
+            return None
+        raise
+
+
+def _shape_of(sidecar: Sidecar) -> tuple[int, ...]:
+    """Of the array that a sidecar stands beside."""
+    rows = (sidecar.feature_dim,) if sidecar.crops is None else (sidecar.crops, sidecar.feature_dim)
+    return sidecar.clipping.count(sidecar.frames), *rows
+
+
 def _map(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     """Map a feature file of known shape; writing to the map does not change the file.
 
@@ -324,12 +351,15 @@ def _map(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     try:
         # Private, so that torch may take it for its own; never unpickles.
         array = np.lib.format.open_memmap(path, mode="c")
+        size, wanted = path.stat().st_size, array.offset + array.nbytes
     except (OSError, ValueError, EOFError, OverflowError) as error:
         raise UserError(f"{path}: a damaged feature file ({error}); delete it and extract again") from error
     if array.shape != shape or array.dtype != np.float32:
         raise UserError(
             f"{path}: {array.dtype} {array.shape}, not float32 {shape} as made; delete it and extract again"
         )
+    if size != wanted:
+        raise UserError(f"{path}: {size} bytes, not {wanted} as its header says; delete it and extract again")
     return array
 
 
