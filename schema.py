@@ -47,9 +47,8 @@ def above_zero(value: Any) -> str | None:
 def inner_name(value: str) -> str | None:
     """The check of a name that becomes a path: it may not lead out of its folder."""
     path = PurePosixPath(value)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        return "must be a relative path without .."
-    return None if value.isprintable() else "must be printable characters"
+    inner = path.parts and not path.is_absolute() and ".." not in path.parts and "\0" not in value
+    return None if inner else "must be a relative path without .."
 
 
 Name = Annotated[str, inner_name]
@@ -162,8 +161,6 @@ def _plain(kind: Any, value: Any, key: str) -> Any:
         raise _WrongError(key, f"must be a finite number, not {value}")
     if kind is int and abs(value) > LARGEST:
         raise _WrongError(key, f"must be a number below 2^63, not {shown(value)}")
-    if isinstance(value, str) and not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
-        raise _WrongError(key, f"must be text that UTF-8 can hold, not {shown(value)}")
     return value
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, Command, config_of, output
+from .command import DONE, SOME_SET_ASIDE, Command, config_of, output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,7 +31,9 @@ def run(arguments: Namespace) -> int:
     videos, config = videos_of(config_of(DatasetChoice, arguments)), config_of(ImportConfig, arguments)
     result = import_features(videos, arguments.source, arguments.features, config, CONSOLE)
     output.print(f"{len(result.imported)} imported, {len(result.current)} were there")
-    return DONE
+    for note in result.notes:
+        output.print(note, markup=False)
+    return SOME_SET_ASIDE if result.unread else DONE
 
 
 COMMAND = Command("Feature files that others made to a features folder.", add_arguments, run)

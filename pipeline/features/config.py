@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ...errors import UserError
 from ...extractors.weights import RANDOM
 from ..videos.config import FOLDER_FRAME_RATE, Tail
 
+Crops = Literal["auto", "first", "second", "files"]
 Scale = Literal["auto", "none", "l2", "standard", "standard+l2"]
 SCALES: tuple[Scale, ...] = ("auto", "none", "l2", "standard", "standard+l2")
 
@@ -33,6 +34,7 @@ class ExtractionConfig:
             GPU by default.
         reuse_static: give a clip the features of the one before while no block of the picture has changed by more grey
             levels (of 255) than this; 0 computes every clip.
+        retry: try videos again that were set aside before and have not changed since.
     """
 
     extractor: Sequence[str] = ("i3d-rgb",)
@@ -43,6 +45,7 @@ class ExtractionConfig:
     runtime: Literal["auto", "eager", "compile", "openvino"] = "auto"
     workers: int | None = None
     reuse_static: float = 0.0
+    retry: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "workers"):
@@ -67,12 +70,16 @@ class ImportConfig:
         extractor: name to file the features under, for `train --extractor NAME`.
         clip_length: frames per clip, for .npy files with one row per clip.
         segments: rows of .npy files are segments, each an equal share of its video; those of .txt files always are.
+        crops: where the crops of a clip stand: "first" in arrays of (crops, clips, F), "second" in (clips, crops, F),
+            "files" in files of their own, NAME__0.npy, NAME__1.npy and so on; "auto" finds out, and refuses what is not
+            certain.
         frame_rate: frames per second of the videos, for the times of scores; feature files do not know it.
     """
 
     extractor: str
     clip_length: int = 16
     segments: bool = False
+    crops: Crops = "auto"
     frame_rate: float = FOLDER_FRAME_RATE
 
     def __post_init__(self) -> None:
@@ -80,6 +87,8 @@ class ImportConfig:
             raise UserError(f"extractor must be a plain name, not {self.extractor!r}")
         if self.clip_length < 1:
             raise UserError(f"clip_length must be at least 1, not {self.clip_length}")
+        if self.crops not in get_args(Crops):
+            raise UserError(f"crops is one of {', '.join(get_args(Crops))}, not {self.crops}")
         if not 0 < self.frame_rate < math.inf:
             raise UserError(f"frame_rate must be positive, not {self.frame_rate}")
 

@@ -1,87 +1,221 @@
 """Feature files that others made: which of them belongs to which video, and what is in them.
 
-`.npy` files hold one plain array, ``(T, D)`` or ``(T, crops, D)`` in float16, float32 or float64. `.txt` files are
-those of Sultani et al. (CVPR 2018): 32 lines, one for each segment of a video, of D numbers (4096 for C3D).
+`.npy` files hold one plain array in float16, float32 or float64: ``(T, D)``, or with crops ``(T, crops, D)`` or
+``(crops, T, D)``; or crops have a file each, ``NAME__0.npy``, ``NAME__1.npy`` and so on, as those of XD-Violence are
+published. `.txt` files are those of Sultani et al. (CVPR 2018): 32 lines, one for each segment of a video, of D numbers
+(4096 for C3D).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import re
+import tokenize
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UserError
+from ..videos.identity import digest, stamp
 from ..videos.names import NameIndex
-from ..videos.sources import VIDEO_SUFFIXES
+from ..videos.sources import FRAME_SUFFIXES, VIDEO_SUFFIXES
+from .config import Crops
 
 ARRAY, TEXT = ".npy", ".txt"
 SUFFIXES = (ARRAY, TEXT)
 ENDINGS = ("", "_C", "_C3D", "_c3d", "_i3d")  # that published files carry behind the video's name
+CROP = re.compile(r"(.+)__([0-9]{1,3})")  # a video's name and the number of a crop, in files of their own
 TEXT_SEGMENTS = 32
 PIECE_VALUES = 1 << 22  # numbers that are copied at once: 16 MiB of float32
 LINE_BYTES = 1 << 22  # of a text file: more is no line of features
 LISTED = 5  # names in an error message
+# What NumPy raises where a header is no header, as one that is nested deeply or names no type.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
+)
+# What lies beside features and holds none: files of any other kind may be features that were meant to be read.
+NO_FEATURES = (
+    frozenset({".bash", ".bib", ".cfg", ".csv", ".doc", ".docx", ".gif", ".htm", ".html", ".ini", ".ipynb", ".json"})
+    | {".list", ".log", ".m", ".md", ".pdf", ".py", ".rst", ".sh", ".svg", ".tex", ".toml", ".tsv", ".xls", ".xlsx"}
+    | {".xml", ".yaml", ".yml"}
+    | VIDEO_SUFFIXES
+    | FRAME_SUFFIXES
+)
+NO_FEATURES_NAMES = frozenset(
+    {"readme", "license", "licence", "copying", "changelog", "notice", "makefile", "thumbs.db"}
+)
 
 
-def find_files(names: Iterable[str], sources: Sequence[Path]) -> list[Path]:
-    """The file with the features of each video.
+@dataclass(frozen=True)
+class FoundFiles:
+    """What lies in the folders of features.
+
+    Attributes:
+        files: of each video, in order: its file alone, or that of each of its crops.
+        joined: which videos have a file for each crop.
+        spare: files that could be read and belong to no video.
+        unread: files of formats that are not read.
+    """
+
+    files: list[tuple[Path, ...]]
+    joined: list[bool]
+    spare: list[Path]
+    unread: list[Path]
+
+
+@dataclass
+class _Lying:
+    """All files of some folders; those that may hold features by the names of videos that they could be of."""
+
+    whole: dict[str, list[Path]] = field(default_factory=dict)
+    crops: dict[str, dict[int, list[Path]]] = field(default_factory=dict)  # by number
+    paths: list[Path] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
+
+
+def find_files(names: Sequence[str], sources: Sequence[Path], crops: Crops = "auto") -> FoundFiles:
+    """The file with the features of each video, or those with its crops.
 
     It carries the video's name, with one of `ENDINGS` and .npy or .txt behind it, and lies in one of ``sources`` or
     below, with fewer or more leading folders: see `NameIndex`. ``Abuse/Abuse001_x264.mp4`` is found as
     ``Abuse/Abuse001_x264.mp4.npy``, ``Abuse001_x264.txt`` or ``part-1/Abuse/Abuse001_x264_i3d.npy``. More common
     folders win; what carries a video's name in full is no other's.
 
+    Args:
+        names: of the videos.
+        sources: folders.
+        crops: "files": each crop has a file, ``NAME__0.npy`` and so on; "auto": where there is no ``NAME.npy``; else
+            they are in one file.
+
     Raises:
-        UserError: a folder is not there, a video has no file or several, or two videos have the same one.
+        UserError: a folder is not there, a video has no file or several, a crop is missing, or two videos have the same
+            file.
     """
-    files = _files_by_name(sources)
-    in_full = {name: [alias for alias in dict.fromkeys((name, _stem(name))) if alias in files] for name in names}
-    others = NameIndex(files.keys() - {alias for aliases in in_full.values() for alias in aliases})
-    found = {
-        name: list(dict.fromkeys(path for alias in aliases or others.find(name) for path in files[alias]))
-        for name, aliases in in_full.items()
-    }
-    missing = [name for name, paths in found.items() if not paths]
+    lying = _files_in(sources)
+    whole = _named(names, lying.whole.keys()) if crops != "files" else {name: [] for name in names}
+    lacking = [name for name in names if not whole[name]] if crops in ("auto", "files") else []
+    in_crops = _named(lacking, lying.crops.keys())
+    missing = [name for name in names if not whole[name] and not in_crops.get(name)]
     if missing:
-        last = Path(missing[0]).name
-        examples = [f"{stem}{suffix}" for suffix in SUFFIXES for stem in dict.fromkeys((last, _stem(last)))]
-        raise UserError(
-            f"{', '.join(map(str, sources))}: no features of {len(missing)} of {len(found)} videos: {some(missing)}; "
-            f"they may be named {some(examples)}, …: correct --source or the data set's labels"
-        )
-    several = {name: paths for name, paths in found.items() if len(paths) > 1}
+        raise UserError(_missing(missing, len(whole), sources, crops, lying.unread))
+    numbered = {
+        name: _by_number([lying.crops[alias] for alias in in_crops[name]])
+        if in_crops.get(name)
+        else {0: list(dict.fromkeys(path for alias in whole[name] for path in lying.whole[alias]))}
+        for name in whole
+    }
+    _check_clear(numbered)
+    found = {name: tuple(paths[0] for _, paths in sorted(of.items())) for name, of in numbered.items()}
+    owners: dict[Path, str] = {}
+    for name, paths in found.items():
+        for path in paths:
+            other = owners.setdefault(path, name)
+            if other != name:
+                raise UserError(f"{other} and {name} would both take {path}: give each its own file, named in full")
+    return FoundFiles(
+        files=[found[name] for name in names],
+        joined=[bool(in_crops.get(name)) for name in names],
+        spare=[path for path in lying.paths if path not in owners],
+        unread=lying.unread,
+    )
+
+
+def _named(names: Sequence[str], known: Collection[str]) -> dict[str, list[str]]:
+    """Which of the ``known`` names mean each video."""
+    in_full = {name: [alias for alias in dict.fromkeys((name, _stem(name))) if alias in known] for name in names}
+    others = NameIndex(set(known) - {alias for aliases in in_full.values() for alias in aliases})
+    return {name: aliases or others.find(name) for name, aliases in in_full.items()}
+
+
+def _by_number(groups: Sequence[dict[int, list[Path]]]) -> dict[int, list[Path]]:
+    """The files of a video's crops by the crop's number, wherever they lie."""
+    numbers = sorted({number for group in groups for number in group})
+    return {
+        number: list(dict.fromkeys(path for group in groups for path in group.get(number, []))) for number in numbers
+    }
+
+
+def _missing(missing: list[str], videos: int, sources: Sequence[Path], crops: Crops, unread: Sequence[Path]) -> str:
+    last = Path(missing[0]).name
+    stems = list(dict.fromkeys((last, _stem(last))))
+    examples = [f"{stem}{suffix}" for suffix in SUFFIXES for stem in stems]
+    if crops == "files":
+        examples = [f"{stem}__{number}{ARRAY}" for stem in stems for number in (0, 1)]
+    advice = f"; {unread_note(unread)}" if unread else ": correct --source or the data set's labels"
+    return (
+        f"{', '.join(map(str, sources))}: no features of {len(missing)} of {videos} videos: {some(missing)}; "
+        f"they may be named {some(examples)}, …{advice}"
+    )
+
+
+def _check_clear(numbered: dict[str, dict[int, list[Path]]]) -> None:
+    """Refuse videos with several files, and such whose crops are not all there."""
+    several = {name: paths for name, of in numbered.items() for paths in of.values() if len(paths) > 1}
     if several:
         name, paths = next(iter(several.items()))
         raise UserError(
             f"{some(list(several))}: more than one file of features each; {name} has {some(list(map(str, paths)))}: "
             "name the folder of the wanted ones by --source, or move the others away"
         )
-    owners: dict[Path, str] = {}
-    for name, (path,) in found.items():
-        other = owners.setdefault(path, name)
-        if other != name:
-            raise UserError(f"{other} and {name} would both take {path}: give each its own file, named in full")
-    return [path for (path,) in found.values()]
+    for name, of in numbered.items():
+        lacking = sorted(set(range(max(of))) - of.keys())
+        if lacking:
+            last = of[max(of)][0]
+            wanted = last.with_name(f"{last.name[: last.name.rindex('__')]}__{lacking[0]}{ARRAY}")
+            raise UserError(
+                f"{wanted}: missing; {name} has crops up to {max(of)}, counted from 0: add it, or leave the video out"
+            )
 
 
-def _files_by_name(sources: Sequence[Path]) -> dict[str, list[Path]]:
-    """All files that may hold features, by the names of videos that they could be of."""
-    files: defaultdict[str, list[Path]] = defaultdict(list)
+def _files_in(sources: Sequence[Path]) -> _Lying:
+    """All files in folders and below."""
+    lying = _Lying()
     for source in dict.fromkeys(sources):
         if not source.is_dir():
             raise UserError(f"{source}: no such folder of feature files")
         for folder, folders, names in os.walk(source, followlinks=True):
             for path in (Path(folder, name) for name in sorted([*folders, *names])):
-                if path.suffix in SUFFIXES:
-                    name = path.relative_to(source).with_suffix("").as_posix()
-                    for ending in filter(name.endswith, ENDINGS):
-                        files[name.removesuffix(ending)].append(path)
-    return dict(files)
+                if path.suffix.lower() in SUFFIXES:
+                    lying.paths.append(path)
+                    _enter(lying, path, path.relative_to(source).with_suffix("").as_posix())
+            lying.unread += [Path(folder, name) for name in sorted(names) if _may_hold_features(name)]
+    return lying
+
+
+def _enter(lying: _Lying, path: Path, name: str) -> None:
+    for ending in filter(name.endswith, ENDINGS):
+        lying.whole.setdefault(name.removesuffix(ending), []).append(path)
+    match = CROP.fullmatch(name) if not is_text(path) else None
+    if match:
+        for ending in filter(match[1].endswith, ENDINGS):
+            crops = lying.crops.setdefault(match[1].removesuffix(ending), defaultdict(list))
+            crops[int(match[2])].append(path)
+
+
+def _may_hold_features(name: str) -> bool:
+    """Whether a file is of a format that may hold features but is not read."""
+    suffix, stem = Path(name).suffix.lower(), Path(name).stem.lower()
+    return not (name.startswith(".") or stem in NO_FEATURES_NAMES or suffix in NO_FEATURES or suffix in SUFFIXES)
+
+
+def unread_note(unread: Sequence[Path]) -> str:
+    """What is said of files of formats that are not read."""
+    names = some([path.name for path in unread])
+    return f"{len(unread)} files are of formats that are not read ({names}): save their arrays by np.save as {ARRAY}"
 
 
 def _stem(name: str) -> str:
@@ -96,23 +230,95 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def shape_of(path: Path) -> tuple[int, ...]:
-    """The shape of a file's features, from its header or its first line."""
-    return (TEXT_SEGMENTS, next(_text_rows(path)).shape[1]) if path.suffix == TEXT else _map(path).shape
+def is_text(path: Path) -> bool:
+    """Whether a file is one of text."""
+    return path.suffix.lower() == TEXT
 
 
-def pieces_of(path: Path) -> Iterator[NDArray[np.float32]]:
-    """Consecutive rows of a file's features, some at a time; what is beyond float32 is infinite.
+@dataclass(frozen=True)
+class FeatureFile:
+    """The features of a video as they lie on disk.
 
-    Raises:
-        UserError: the file is damaged; names the place.
+    Attributes:
+        paths: one file, or where crops are ``joined`` one for each, in order.
+        joined: whether each file holds one crop, ``(T, D)``.
+        stored: the shape of a file.
+        crops_first: whether the file is ``(crops, T, D)``.
     """
-    return _text_rows(path) if path.suffix == TEXT else _array_pieces(path)
 
+    paths: tuple[Path, ...]
+    joined: bool
+    stored: tuple[int, ...]
+    crops_first: bool = False
 
-def place_of(path: Path, row: int) -> str:
-    """Where a row of features stands, for people."""
-    return f"{path}, line {row + 1}" if path.suffix == TEXT else f"{path}, row {row}"
+    @classmethod
+    def open(cls, paths: tuple[Path, ...], joined: bool = False) -> FeatureFile:
+        """Look at the header, or the first line, of each file.
+
+        Raises:
+            UserError: a file is damaged or holds no features, or crops differ in shape.
+        """
+        if is_text(paths[0]):
+            return cls(paths, joined, (TEXT_SEGMENTS, next(_text_rows(paths[0])).shape[1]))
+        shapes = [_map(path).shape for path in paths]
+        for path, shape in zip(paths, shapes, strict=True):
+            if joined and len(shape) != 2:
+                raise UserError(f"{path}: a crop in a file of its own is (clips, F), not of shape {shape}")
+            if shape != shapes[0]:
+                raise UserError(f"{path}: of shape {shape}, another crop of the video, {paths[0]}, of {shapes[0]}")
+        return cls(paths, joined, shapes[0])
+
+    @property
+    def path(self) -> Path:
+        """The file, for people; of several the first."""
+        return self.paths[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(T, D)`` or ``(T, crops, D)``."""
+        if self.joined:
+            return (self.stored[0], len(self.paths), self.stored[1])
+        return (self.stored[1], self.stored[0], *self.stored[2:]) if self.crops_first else self.stored
+
+    def pieces(self) -> Iterator[NDArray[np.float32]]:
+        """Consecutive rows of `shape`, some at a time; what is beyond float32 is infinite.
+
+        Raises:
+            UserError: the file is damaged; names the place.
+        """
+        if is_text(self.path):
+            yield from _text_rows(self.path)
+            return
+        rows = max(1, PIECE_VALUES // math.prod(self.shape[1:]))
+        for start in range(0, self.shape[0], rows):
+            part = slice(start, start + rows)
+            with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is refused by name
+                # Mapped anew for each piece: pages that were read do not stay in memory.
+                if self.joined:
+                    piece = np.stack([np.asarray(_map(path)[part], np.float32) for path in self.paths], axis=1)
+                elif self.crops_first:
+                    piece = np.array(_map(self.path)[:, part].swapaxes(0, 1), np.float32, order="C")
+                else:
+                    piece = np.array(_map(self.path)[part], np.float32, order="C")
+            yield piece
+
+    def place(self, row: int, crop: int) -> str:
+        """Where a row of features stands, for people."""
+        if is_text(self.path):
+            return f"{self.path}, line {row + 1}"
+        if self.joined:
+            return f"{self.paths[crop]}, row {row}"
+        return f"{self.path}, crop {crop}, row {row}" if self.crops_first else f"{self.path}, row {row}"
+
+    def stamp(self) -> tuple[int, int]:
+        """Bytes of all files, and when the last of them changed: see `identity.stamp`."""
+        stamps = [stamp(path) for path in self.paths]
+        return sum(size for size, _ in stamps), max(modified for _, modified in stamps)
+
+    def digest(self) -> str:
+        """SHA-256 of the file; of several, of their digests."""
+        digests = [digest(path) for path in self.paths]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _map(path: Path) -> NDArray[np.floating]:
@@ -123,7 +329,7 @@ def _map(path: Path) -> NDArray[np.floating]:
     """
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a plain array as np.save writes it ({reason}); convert it") from error
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
@@ -133,16 +339,6 @@ def _map(path: Path) -> NDArray[np.floating]:
     if 0 in array.shape:
         raise UserError(f"{path}: empty, of shape {array.shape}; mend the file or leave its video out")
     return array
-
-
-def _array_pieces(path: Path) -> Iterator[NDArray[np.float32]]:
-    """Consecutive rows of a .npy file, mapped anew for each piece: pages that were read do not stay in memory."""
-    shape = _map(path).shape
-    rows = max(1, PIECE_VALUES // math.prod(shape[1:]))
-    for start in range(0, shape[0], rows):
-        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite and is refused by name
-            piece = np.array(_map(path)[start : start + rows], np.float32, order="C")
-        yield piece
 
 
 def _text_rows(path: Path) -> Iterator[NDArray[np.float32]]:

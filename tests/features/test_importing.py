@@ -1,6 +1,7 @@
 """Features that others made: found, understood, checked and filed, or refused in one line that says where and why."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,11 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def single_files(names: Sequence[str], sources: Sequence[Path]) -> list[Path]:
+    """The one file of each video."""
+    return [path for (path,) in find_files(names, sources).files]
+
+
 Take = Callable[..., ImportResult]
 
 
@@ -127,8 +133,289 @@ def test_an_array_is_copied_in_pieces(
     monkeypatch.setattr(feature_files, "PIECE_VALUES", values)
     array = rows(23, 2, DIM)
     save(source / "a.npy", array)
+    take("a.mp4", crops="second")
+    assert np.array_equal(store.read("a.mp4").array, array.astype(np.float32))
+
+
+# --- crops -----------------------------------------------------------------------------------------------------------
+
+
+def test_published_features_with_crops_first_are_not_taken_for_ten_clips(
+    source: Path, store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Guards against what happened: without frames in the labels, ten crops became ten clips, silently.
+    manifest(tmp_path, "video,split,label,frames\na.mp4,train,1,\nb.mp4,train,0,\n")
+    arrays = {name: rows(10, 32, DIM, seed=seed) for seed, name in enumerate("ab")}
+    for name, array in arrays.items():
+        save(source / f"{name}.npy", array)
+    for options in ([], ["--segments"]):
+        assert command(tmp_path, *options) == 2
+        assert capsys.readouterr().err == (
+            f"xelvad: {source / 'a.npy'}: shape (10, 32, 5) looks like (crops, clips, F): say --crops first "
+            "(or --crops second if these are 10 clips with 32 crops each)\n"
+        )
+        assert not store.root.exists()
+    assert command(tmp_path, "--crops", "first", "--segments") == 0
+    for name, array in arrays.items():
+        assert np.array_equal(store.read(f"{name}.mp4").array, array.swapaxes(0, 1).astype(np.float32))
+        assert store.read(f"{name}.mp4").sidecar.clipping == Segments(32)
+
+
+@pytest.mark.parametrize("values", [1, 7, 10 * DIM, 20 * DIM + 1])
+@pytest.mark.parametrize("fortran", [False, True])
+@pytest.mark.parametrize("kind", ["<f2", ">f4", "<f8"])
+def test_crops_first_are_turned_in_pieces(
+    source: Path,
+    store: FeatureStore,
+    take: Take,
+    monkeypatch: pytest.MonkeyPatch,
+    values: int,
+    fortran: bool,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(feature_files, "PIECE_VALUES", values)
+    array = rows(2, 23, DIM).astype(kind)
+    save(source / "a.npy", array, fortran)
+    take(("a.mp4", 23 * 16), crops="first")
+    assert np.array_equal(store.read("a.mp4").array, array.swapaxes(0, 1).astype(np.float32))
+    assert store.read("a.mp4").crops == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames", "segments", "message"),
+    [
+        ((10, 32, DIM), 32 * 16, False, r"looks like \(crops, clips, F\)"),
+        ((10, 7, DIM), 100, False, r"looks like \(crops, clips, F\)"),
+        ((10, 9, DIM), 100, False, r"looks like \(crops, clips, F\)"),
+        ((5, 200, DIM), None, False, r"looks like \(crops, clips, F\)"),
+        ((1, 200, DIM), None, False, r"looks like \(crops, clips, F\)"),
+        ((10, 5, DIM), 80, False, r"looks like \(crops, clips, F\)"),
+        ((10, 2048, 10), None, False, r"looks like \(crops, clips, F\)"),
+        ((10, 10, DIM), None, False, r"may be \(crops, clips, F\) or \(clips, crops, F\)"),
+        ((10, 10, DIM), 160, False, r"may be \(crops, clips, F\) or \(clips, crops, F\)"),
+        ((10, 5, DIM), None, False, r"may be"),
+        ((10, 5, DIM), 80, True, r"may be"),
+        ((1, 10, DIM), None, False, r"may be"),
+        ((32, 7, DIM), None, True, r"neither 32 nor 7 is a common number of crops \(1, 5, 10\)"),
+        ((200, 2048, 3), None, False, r"neither 200 nor 2048"),
+        ((7, 10, DIM), 160, False, r"has 7 rows, but the 160 frames of a\.mp4 make 10 clips"),
+        ((32, 10, DIM), 160, False, r"has 32 rows, .* say --segments"),
+    ],
+)
+def test_axes_are_not_guessed(
+    source: Path,
+    store: FeatureStore,
+    take: Take,
+    shape: tuple[int, ...],
+    frames: int | None,
+    segments: bool,
+    message: str,
+) -> None:
+    save(source / "a.npy", rows(*shape))
+    with pytest.raises(UserError, match=r"a\.npy: .*" + message) as caught:
+        take(("a.mp4", frames), segments=segments)
+    assert "\n" not in str(caught.value)
+    assert not store.root.exists()
+    if "say --crops" in message or "look" in message or "may" in message:
+        assert re.search("--crops first.*--crops second|--crops first or --crops second", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames", "segments"),
+    [
+        ((32, 10, DIM), None, True),
+        ((200, 10, DIM), None, False),
+        ((37, 5, DIM), None, False),
+        ((37, 1, DIM), None, False),
+        ((7, 10, DIM), 100, False),
+        ((5, 10, DIM), 80, False),
+        ((1, 10, DIM), 16, False),
+    ],
+)
+def test_axes_that_are_certain_are_taken(
+    source: Path, store: FeatureStore, take: Take, shape: tuple[int, ...], frames: int | None, segments: bool
+) -> None:
+    array = rows(*shape)
+    save(source / "a.npy", array)
+    take(("a.mp4", frames), segments=segments)
+    assert np.array_equal(store.read("a.mp4").array, array.astype(np.float32))
+
+
+def test_what_one_file_leaves_open_the_others_tell(source: Path, store: FeatureStore, take: Take) -> None:
+    for name, clips in [("a", 10), ("b", 37), ("c", 1), ("d", 5)]:
+        save(source / f"{name}.npy", rows(clips, 10, DIM))
+    assert len(take("a.mp4", "b.mp4", "c.mp4", "d.mp4").imported) == 4
+    assert [store.read(f"{name}.mp4").shape for name in "acd"] == [(10, 10, DIM), (1, 10, DIM), (5, 10, DIM)]
+    save(source / "b.npy", rows(10, 37, DIM))
+    with pytest.raises(UserError, match=r"b\.npy: .* looks like \(crops, clips, F\)"):
+        take("a.mp4", "b.mp4", "c.mp4", "d.mp4")
+
+
+@pytest.mark.parametrize("crops", ["first", "second"])
+def test_an_answer_about_crops_needs_an_axis_of_crops(source: Path, take: Take, crops: str) -> None:
+    save(source / "a.npy", rows(7))
+    with pytest.raises(UserError, match=rf"a\.npy: shape \(7, 5\) has no axis for crops: leave out --crops {crops}"):
+        take("a.mp4", crops=crops)
+
+
+def test_another_answer_about_crops_imports_again(source: Path, store: FeatureStore, take: Take) -> None:
+    array = rows(10, 10, DIM)
+    save(source / "a.npy", array)
+    for crops, expected in [("second", array), ("first", array.swapaxes(0, 1))]:
+        assert take("a.mp4", crops=crops).imported == ["a.mp4"]
+        assert take("a.mp4", crops=crops).current == ["a.mp4"]
+        assert np.array_equal(store.read("a.mp4").array, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("dim", [512, 768, 1024, 2048, 4096])
+def test_transposed_features_are_refused(source: Path, store: FeatureStore, take: Take, dim: int) -> None:
+    save(source / "a.npy", rows(dim, 7))
+    for frames, segments in [(None, False), (100, False), (7 * 16, False), (None, True)]:
+        message = rf"a\.npy: shape \({dim}, 7\) looks like \(F, clips\), transposed: save it as \(clips, F\)"
+        with pytest.raises(UserError, match=message):
+            take(("a.mp4", frames), segments=segments)
+    assert not store.root.exists()
+
+
+def test_as_many_clips_as_features_are_common_are_no_transposition(
+    source: Path, store: FeatureStore, take: Take
+) -> None:
+    save(source / "a.npy", rows(1024, DIM))
+    save(source / "b.npy", rows(9, DIM))
+    assert take(("a.mp4", 1024 * 16)).imported == ["a.mp4"]
+    assert take("a.mp4", "b.mp4").imported == ["a.mp4", "b.mp4"]
+    save(source / "c.npy", rows(1024, 512))
+    assert take("c.mp4").imported == ["c.mp4"]
+
+
+# --- crops in files of their own -------------------------------------------------------------------------------------
+
+XD = "v=8cTqh9tMz_I__#1_label_A"
+
+
+def save_crops(folder: Path, name: str, clips: int, crops: int = 5, seed: int = 0) -> NDArray[np.float64]:
+    array = rows(clips, crops, DIM, seed=seed)
+    for crop in range(crops):
+        save(folder / f"{name}__{crop}.npy", array[:, crop])
+    return array
+
+
+@pytest.mark.parametrize("crops", ["auto", "files"])
+def test_crops_in_files_of_their_own_are_joined(source: Path, store: FeatureStore, take: Take, crops: str) -> None:
+    arrays = [save_crops(source / "i3d" / "RGB", XD, 23), save_crops(source, "b_i3d", 11, seed=1)]
+    names = [f"{XD}.mp4", "b.mp4"]
+    result = take((names[0], 23 * 16), names[1], crops=crops)
+    assert result.imported == names
+    assert result.notes == [
+        f"crops joined from files of their own, for 2 of 2 videos: {XD}__0.npy … {XD}__4.npy",
+    ]
+    for name, array in zip(names, arrays, strict=True):
+        assert np.array_equal(store.read(name).array, array.astype(np.float32))
+        assert store.read(name).crops == 5
+    assert take((names[0], 23 * 16), names[1], crops=crops).current == names
+
+    save(source / "b_i3d__3.npy", rows(11, DIM, seed=9))
+    assert take((names[0], 23 * 16), names[1], crops=crops).imported == ["b.mp4"]
+    os.utime(source / "b_i3d__3.npy", ns=(0, 12345 * 10**15))
+    assert take((names[0], 23 * 16), names[1], crops=crops).current == names
+
+
+@pytest.mark.parametrize("values", [1, 7, 10 * DIM, 20 * DIM + 1])
+def test_crops_are_joined_in_pieces_also_more_than_ten(
+    source: Path, store: FeatureStore, take: Take, monkeypatch: pytest.MonkeyPatch, values: int
+) -> None:
+    monkeypatch.setattr(feature_files, "PIECE_VALUES", values)
+    array = save_crops(source, "a", 23, 12)
     take("a.mp4")
     assert np.array_equal(store.read("a.mp4").array, array.astype(np.float32))
+
+
+def test_a_file_of_the_videos_own_name_is_no_crop(source: Path, store: FeatureStore, take: Take) -> None:
+    arrays = {name: rows(7, seed=seed) for seed, name in enumerate(["a__0", "a__1", "a"])}
+    for name, array in arrays.items():
+        save(source / f"{name}.npy", array)
+    result = take("a__0.mp4", "a__1.mp4", "a.mp4")
+    assert (result.notes, len(result.imported)) == ([], 3)
+    for name, array in arrays.items():
+        assert np.array_equal(store.read(f"{name}.mp4").array, array.astype(np.float32))
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 3])
+def test_a_missing_crop_is_refused_by_name(source: Path, store: FeatureStore, take: Take, lacking: int) -> None:
+    save_crops(source, "a", 7)
+    (source / f"a__{lacking}.npy").unlink()
+    with pytest.raises(
+        UserError, match=rf"source/a__{lacking}\.npy: missing; a\.mp4 has crops up to 4, counted from 0"
+    ):
+        take("a.mp4")
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (
+            lambda source: save(source / "a__2.npy", rows(8)),
+            r"a__2\.npy: of shape \(8, 5\), another crop .*a__0\.npy, of",
+        ),
+        (lambda source: save(source / "a__2.npy", rows(7, 5, DIM)), r"a__2\.npy: a crop .* not of shape \(7, 5, 5\)"),
+        (lambda source: save(source / "a__02.npy", rows(7)), r"a\.mp4: more than one file .*a__02\.npy, .*a__2\.npy"),
+        (
+            lambda source: (source / "b__4.npy").unlink(),
+            r"mixed dimension: .*a__0\.npy is \(5, 5\), .*b__0\.npy \(4, 5\)",
+        ),
+        (lambda source: save(source / "a__3.npy", rows(7) * np.nan), r"a__3\.npy, row 0: NaN"),
+    ],
+)
+def test_crops_that_do_not_fit_each_other_are_refused(
+    source: Path, take: Take, prepare: Callable[[Path], object], message: str
+) -> None:
+    for name in "ab":
+        save_crops(source, name, 7)
+    prepare(source)
+    with pytest.raises(UserError, match=message):
+        take("a.mp4", "b.mp4")
+
+
+def test_crops_in_files_are_asked_for_by_name(source: Path, take: Take) -> None:
+    save(source / "a.npy", rows(7))
+    with pytest.raises(UserError, match=r"no features of 1 of 1 videos: a\.mp4; .* a\.mp4__0\.npy, "):
+        take("a.mp4", crops="files")
+
+
+# --- what is passed over ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".mat", ".h5", ".hdf5", ".pt", ".pth", ".pkl", ".NPZ", ".tar", ".dat", ""])
+def test_files_of_formats_that_are_not_read_are_named(
+    source: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest(tmp_path, "video,split,label\na.mp4,train,1\n")
+    touch(source, f"x/a{suffix}", f"b{suffix}", "README.md", "list.csv", ".hidden", "LICENSE", "a.mp4")
+    assert command(tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no features of 1 of 1 videos: a.mp4" in line
+    assert f"2 files are of formats that are not read (b{suffix}, a{suffix}): save their arrays by np.save" in line
+    save(source / "a.npy", rows(7))
+    assert command(tmp_path) == 1
+    _, note = capsys.readouterr().out.splitlines()
+    assert note.startswith(f"passed over: 2 files are of formats that are not read (b{suffix}, a{suffix}): ")
+
+
+def test_files_of_no_video_are_counted(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest(tmp_path, "video,split,label\na.mp4,train,1\n")
+    save(source / "a.npy", rows(7))
+    touch(source, "b.npy", "x/c.txt", "README.md", "labels.json")
+    assert command(tmp_path) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "1 imported, 0 were there",
+        "passed over: 2 files that belong to no video of the data set",
+    ]
+
+
+def test_a_suffix_in_capitals_is_read(source: Path, take: Take) -> None:
+    save(source / "a.npy", rows(7)).rename(source / "a.NPY")
+    assert take("a.mp4").imported == ["a.mp4"]
 
 
 IMPORT = """
@@ -142,7 +429,7 @@ def kilobytes(field):
 
 def take(name):
     videos = [LabelledVideo(name, "train", abnormal=False)]
-    import_features(videos, [Path(sys.argv[1])], Path(sys.argv[2]), ImportConfig(name))
+    import_features(videos, [Path(sys.argv[1])], Path(sys.argv[2]), ImportConfig(name, crops=sys.argv[3]))
 
 take("short")
 before = kilobytes("VmRSS")
@@ -152,10 +439,12 @@ print(kilobytes("VmHWM") - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_memory_does_not_grow_with_the_file(source: Path, tmp_path: Path) -> None:
-    save(source / "short.npy", np.ones((10, 512), np.float16))
-    save(source / "long.npy", np.ones((150_000, 512), np.float16))
-    command = [sys.executable, "-c", IMPORT, str(source), str(tmp_path / "features")]
+@pytest.mark.parametrize("crops", ["auto", "first"])
+def test_memory_does_not_grow_with_the_file(source: Path, tmp_path: Path, crops: str) -> None:
+    short, long = ((10, 512), (150_000, 512)) if crops == "auto" else ((10, 10, 512), (10, 15_000, 512))
+    save(source / "short.npy", np.ones(short, np.float16))
+    save(source / "long.npy", np.ones(long, np.float16))
+    command = [sys.executable, "-c", IMPORT, str(source), str(tmp_path / "features"), crops]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 100_000, result.stdout  # kB; the file is 150,000, and its features 300,000
@@ -404,8 +693,9 @@ def test_features_that_are_not_finite_are_named_and_leave_nothing(
     array = rows(20, *row)
     array[17, ..., 1] = value
     save(source / "a.npy", array)
+    crops = {"crops": "second"} if len(row) == 2 else {}
     with pytest.raises(UserError, match=r"a\.npy, row 17: NaN, infinite, or beyond float32"):
-        take("a.mp4")
+        take("a.mp4", **crops)
     assert not files(store.root)
 
 
@@ -458,25 +748,25 @@ def touch(source: Path, *names: str) -> None:
 )  # fmt: skip
 def test_a_file_is_found_by_the_names_that_are_in_use(source: Path, folder: str, name: str) -> None:
     touch(source, folder + name, "Abuse002_x264.npy", "Abuse/Abuse001_x264.npy.bak", "Abuse001.npy", "001_x264.npy")
-    assert find_files([UCF], [source]) == [source / folder / name]
+    assert single_files([UCF], [source]) == [source / folder / name]
 
 
 @pytest.mark.parametrize(("video", "file"), [("01_0014", "01_0014.npy"), ("a/b/c.d", "b/c.d.npy"), ("c.AVI", "c.npy")])
 def test_folders_of_frames_and_other_suffixes_are_found(source: Path, video: str, file: str) -> None:
     touch(source, file, "c.npy")  # which is not for a folder of frames named c.d
-    assert find_files([video], [source]) == [source / file]
+    assert single_files([video], [source]) == [source / file]
 
 
 def test_more_leading_folders_win(source: Path) -> None:
     touch(source, "a.npy", "night/a.npy", "cam/day/a.npy")
     names = ["cam/day/a.mp4", "cam/night/a.mp4", "a.mp4"]
-    assert find_files(names, [source]) == [source / "cam/day/a.npy", source / "night/a.npy", source / "a.npy"]
+    assert single_files(names, [source]) == [source / "cam/day/a.npy", source / "night/a.npy", source / "a.npy"]
 
 
 def test_what_lies_deeper_is_found_by_its_name(source: Path) -> None:
     touch(source, "part-1/Arson/Arson001_x264_C3D.npy", "part-2/normal/Normal_Videos001_x264.mp4.npy", "x/y/01_001.txt")
     names = ["Arson001_x264", "Normal_Videos001_x264", "01_001"]
-    assert find_files(names, [source]) == [
+    assert single_files(names, [source]) == [
         source / "part-1/Arson/Arson001_x264_C3D.npy",
         source / "part-2/normal/Normal_Videos001_x264.mp4.npy",
         source / "x/y/01_001.txt",
@@ -487,21 +777,21 @@ def test_two_that_lie_deeper_cannot_be_told_apart_unless_one_has_more_in_common(
     touch(source, "one/day/a.npy", "two/day/a.npy")
     with pytest.raises(UserError, match=r"a has .*one/day/a\.npy, .*two/day/a\.npy"):
         find_files(["a"], [source])
-    assert find_files(["two/day/a.mp4"], [source]) == [source / "two/day/a.npy"]
-    assert find_files(["cam/two/day/a.mp4"], [source]) == [source / "two/day/a.npy"]
+    assert single_files(["two/day/a.mp4"], [source]) == [source / "two/day/a.npy"]
+    assert single_files(["cam/two/day/a.mp4"], [source]) == [source / "two/day/a.npy"]
 
 
 def test_linked_folders_are_searched(source: Path, tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/a.npy")
     (source / "here").symlink_to(tmp_path / "elsewhere")
-    assert find_files(["a.mp4"], [source]) == [source / "here" / "a.npy"]
+    assert single_files(["a.mp4"], [source]) == [source / "here" / "a.npy"]
 
 
 def test_several_sources_are_searched(source: Path, tmp_path: Path) -> None:
     touch(tmp_path, "source/a.npy", "more/b.npy", "more/Abuse/a.npy")
     more = tmp_path / "more"
-    assert find_files(["a.mp4", "b.mp4"], [source, more, source]) == [source / "a.npy", more / "b.npy"]
-    assert find_files(["Abuse/a.mp4"], [source, more]) == [more / "Abuse" / "a.npy"]
+    assert single_files(["a.mp4", "b.mp4"], [source, more, source]) == [source / "a.npy", more / "b.npy"]
+    assert single_files(["Abuse/a.mp4"], [source, more]) == [more / "Abuse" / "a.npy"]
     touch(tmp_path, "more/a.npy")
     with pytest.raises(UserError, match=r"a\.mp4 has .*source/a\.npy, .*more/a\.npy: name the folder"):
         find_files(["a.mp4"], [source, more])
@@ -671,7 +961,7 @@ def test_features_in_folders_are_found_for_the_official_lists(
     ]
     touch(source, *wanted)
     assert len(wanted) == count
-    assert find_files([video.name for video in videos], [source]) == [source / path for path in wanted]
+    assert single_files([video.name for video in videos], [source]) == [source / path for path in wanted]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
