@@ -1,14 +1,19 @@
 """Extraction: videos in, feature files out; resumes where it stopped, and a bad video costs only itself.
 
-Every video is decoded once, whatever the number of extractors, and batches mix the clips of several videos.
+Every video is decoded once, whatever the number of extractors, and batches mix the clips of several videos. Several
+processes may fill one folder, on one machine or on several: each takes a lease on a video before it reads it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +23,6 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...errors import UserError
 from ...extractors import create_extractor, spec_of
-from ...extractors.weights import digest_of
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
@@ -26,13 +30,13 @@ from ..videos.sources import VideoSource
 from ..videos.stillness import Stillness
 from ..videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .config import ExtractionConfig
+from .quarantine import Place, Task, clear
 from .sidecar import Sidecar, Timeline
-from .store import FeatureStore, FeatureWriter
+from .store import FeatureWriter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...extractors import ExtractorSpec
     from ...extractors.runtimes import Engine
 
 # What the decoder hands on at most. Every network looks at less, and four clips of it still fit into the shared memory
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 LARGEST_SHORT_SIDE = 480
 BATCH = {"cpu": 4, "cuda": 32}
 MOST_WORKERS = 8  # a GPU is fed by as many decoders as there are cores, and hardly by more than these
+POLL_SECONDS = 1.0  # between two looks at what other processes work on
 
 
 @dataclass
@@ -51,13 +56,22 @@ class ExtractionResult:
     notes: dict[str, str] = field(default_factory=dict)  # name -> what a user should know of its features
     failed: dict[str, str] = field(default_factory=dict)  # name -> why it was set aside
 
+    def count(self, task: Task) -> None:
+        """Take in a video of which there is nothing to do."""
+        if task.reason is None:
+            self.current.append(task.source)
+        else:
+            self.failed[task.source.name] = task.reason
+
 
 def extract(
     sources: Sequence[VideoSource], folder: Path, config: ExtractionConfig, report: Report = SILENT
 ) -> ExtractionResult:
     """Make the feature files of ``sources`` that are not there yet.
 
-    Videos that cannot be read are set aside, with the reason, and do not stop the others.
+    Videos that cannot be read are set aside, with the reason, and do not stop the others; the next run passes over them
+    until they change, or `ExtractionConfig.retry`. What another process is working on is waited for, and made here if
+    that process ends before it is done.
 
     Args:
         sources: what `find_videos` found.
@@ -67,29 +81,24 @@ def extract(
 
     Raises:
         UserError: unknown extractor or weights, or the folder holds features made otherwise.
+        OSError: the folder cannot be written to, or is full; what was finished is kept.
     """
     specs = [spec_of(name) for name in config.extractor]
     lengths = {spec.clip_length for spec in specs}
     if len(lengths) > 1:
         raise UserError(f"{' and '.join(config.extractor)} take clips of different length: extract one by one")
     clipping = Clipping(lengths.pop(), config.tail)
-    fingerprints = {spec.name: spec.fingerprint(digest_of(spec, config.weights)) for spec in specs}
-    result = ExtractionResult()
-    jobs: list[_Job] = []
+    places = [Place(spec, folder, clipping, config) for spec in specs]
+    clear(sources, places)
+    result, jobs = ExtractionResult(), []
     for source in sources:
-        missing = []
-        for spec in specs:
-            store = FeatureStore(folder, spec.name)
-            if store.is_current(source, fingerprints[spec.name], clipping, config.reuse_static):
-                store.adopt(source)
-            else:
-                missing.append(spec)
-        if missing:
-            jobs.append(_Job(source, missing))
+        task = Task(source, places)
+        if task.is_to_do():
+            jobs.append(_Job(task))
         else:
-            result.current.append(source)
+            result.count(task)
     if jobs:
-        _Extraction(jobs, folder, clipping, config, result, report).run()
+        _Extraction(jobs, clipping, config, result, report).run()
     return result
 
 
@@ -111,8 +120,7 @@ class _Row:
 class _Job:
     """One video on its way."""
 
-    source: VideoSource
-    specs: list[ExtractorSpec]
+    task: Task
     clips: int = 0
     waiting: int = 0  # rows that are not computed
     closed: Closed | None = None
@@ -122,16 +130,23 @@ class _Job:
     writers: dict[str, FeatureWriter] = field(default_factory=dict)
     last: dict[str, _Row] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """The video's."""
+        return self.task.source.name
+
     def finish(self) -> None:
         """All files are whole: put them in place, and keep nothing."""
+        self.task.settled = True
         self.files.close()
+        self.task.leases.close()
         self.closed = None
         self.writers.clear()
         self.last.clear()
 
     def abandon(self) -> None:
         """Let what was written of this video vanish, unless it is finished."""
-        with suppress(_AbandonedError), self.files:
+        with self.task.leases, suppress(_AbandonedError), self.files:
             raise _AbandonedError
 
     def write(self, extractor: str, row: _Row) -> None:
@@ -173,43 +188,76 @@ class _Extraction:
     """A run: events of the reader in, feature files out."""
 
     def __init__(
-        self,
-        jobs: list[_Job],
-        folder: Path,
-        clipping: Clipping,
-        config: ExtractionConfig,
-        result: ExtractionResult,
-        report: Report,
+        self, jobs: list[_Job], clipping: Clipping, config: ExtractionConfig, result: ExtractionResult, report: Report
     ) -> None:
-        self.jobs, self.folder, self.clipping, self.config, self.result = jobs, folder, clipping, config, result
-        self.batches = _start_engines(sorted({spec.name for job in jobs for spec in job.specs}), config, report)
-        kind = next(iter(self.batches.values())).engine.device.type
-        workers = config.workers or (1 if kind == "cpu" else min(os.cpu_count() or 1, MOST_WORKERS))
-        self.progress = report.progress("extracting", len(jobs), "clips")
-        sources = [job.source for job in jobs]
-        self.reader = ClipReader(sources, clipping, LARGEST_SHORT_SIDE, self._prepare_for, workers)
+        self.jobs, self.clipping, self.config, self.result, self.report = jobs, clipping, config, result, report
+        self.batches: dict[str, _ClipBatches] = {}  # empty until there is something to do
+        self.elsewhere: deque[_Job] = deque()  # what others have finished, as the readers' threads find out
 
     def run(self) -> None:
         """Make all feature files. What was being written when something goes wrong vanishes."""
+        with ExitStack() as stack:
+            for job in self.jobs:
+                stack.callback(job.abandon)
+            while (claims := self._left()) is not None:
+                if not self.batches:
+                    self._start(stack)
+                self._extract(claims)
+
+    def _left(self) -> Iterator[int] | None:
+        """Numbers of jobs to do here, at least one, each taken when it is asked for; None once nothing is left.
+
+        Waits while others work on all that is left.
+        """
+        waiting = False
+        while (first := next(claims := self._claims(), None)) is None:
+            left = [job.name for job in self.jobs if not job.task.settled]
+            if not left:
+                return None
+            if not waiting:
+                more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+                self.report.say(f"waiting for {left[0]}{more}: another process is at work there")
+            waiting = True
+            time.sleep(POLL_SECONDS)
+        return chain([first], claims)
+
+    def _claims(self) -> Iterator[int]:
+        for number, job in enumerate(self.jobs):
+            if job.task.settled:
+                continue
+            if job.task.claim():
+                yield number
+            elif job.task.settled:
+                self.result.count(job.task)
+                self.elsewhere.append(job)
+
+    def _start(self, stack: ExitStack) -> None:
         import torch
 
-        threads = torch.get_num_threads()
-        try:
-            with self.progress, closing(self.reader.events()) as events:
-                for event in events:
-                    self._take(event)
-                self._computed_all()
-        finally:
-            torch.set_num_threads(threads)  # the readers' single thread is not for those who come after
-            for job in self.jobs:
-                job.abandon()
+        # Set anew at the end: the readers' single thread is not for those who come after.
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        lacking = {place.spec.name for job in self.jobs for place in job.task.places}
+        self.batches = _start_engines(sorted(lacking), self.config, self.report)
+        kind = next(iter(self.batches.values())).engine.device.type
+        self.workers = self.config.workers or (1 if kind == "cpu" else min(os.cpu_count() or 1, MOST_WORKERS))
+        self.progress = stack.enter_context(self.report.progress("extracting", len(self.jobs), "clips"))
+
+    def _extract(self, claims: Iterator[int]) -> None:
+        sources = [job.task.source for job in self.jobs]
+        reader = _ClaimingReader(sources, self.clipping, LARGEST_SHORT_SIDE, self._prepare_for, self.workers)
+        with closing(reader.claiming(claims).events()) as events:
+            for event in events:
+                self._take(event)
+                while self.elsewhere:
+                    self.progress.finish(self.elsewhere.popleft().name, 0)
+            self._computed_all()
 
     def _prepare_for(self, number: int) -> Prepare[dict[str, Tensor] | None]:
         """What a reader's thread does with each clip of a video: its inputs for every network, None for a still one."""
         import torch
 
         torch.set_num_threads(1)  # in this thread: a team of its own would wake up beside the network's
-        specs = self.jobs[number].specs
+        specs = [place.spec for place in self.jobs[number].task.places]
         stillness = Stillness(self.config.reuse_static) if self.config.reuse_static else None
 
         def prepare(clip: NDArray[np.uint8]) -> dict[str, Tensor] | None:
@@ -232,10 +280,10 @@ class _Extraction:
             self._fail(job, event)
 
     def _open(self, job: _Job, event: Opened) -> None:
-        self.progress.start(job.source.name, self.clipping.count(event.info.declared_frames))
-        for spec in job.specs:
-            store = FeatureStore(self.folder, spec.name)
-            file = store.write(job.source.name, spec.feature_dim, spec.crops)
+        self.progress.start(job.name, self.clipping.count(event.info.declared_frames))
+        for place in job.task.places:
+            spec = place.spec
+            file = place.store.write(job.name, spec.feature_dim, spec.crops)
             job.writers[spec.name] = job.files.enter_context(file)
             crop, size = spec.preprocessing.crop, (event.info.width, event.info.height)
             if min(size) < crop:
@@ -243,14 +291,14 @@ class _Extraction:
                 self._note(job, small)
 
     def _note(self, job: _Job, text: str) -> None:
-        before = self.result.notes.get(job.source.name)
-        self.result.notes[job.source.name] = f"{before}; {text}" if before else f"{job.source.path}: {text}"
+        before = self.result.notes.get(job.name)
+        self.result.notes[job.name] = f"{before}; {text}" if before else f"{job.task.source.path}: {text}"
 
     def _add(self, job: _Job, prepared: dict[str, Tensor] | None) -> None:
         if prepared is None:
             job.reused.append(job.clips)
-        for spec in job.specs:
-            name = spec.name
+        for place in job.task.places:
+            name = place.spec.name
             if prepared is not None:
                 job.last[name] = _Row(job, prepared[name])
                 job.waiting += 1
@@ -280,11 +328,11 @@ class _Extraction:
         if job.closed is None or job.waiting:
             return
         end, (size, modified) = job.closed, job.closed.stamp
-        for spec in job.specs:
+        for spec in (place.spec for place in job.task.places):
             engine = self.batches[spec.name].engine
             job.writers[spec.name].finish(
                 Sidecar(
-                    video=job.source.name,
+                    video=job.name,
                     video_bytes=size,
                     video_modified=modified,
                     video_sha256=end.sha256,
@@ -305,18 +353,39 @@ class _Extraction:
                 )
             )
         job.finish()
-        self.result.extracted.append(job.source)
+        for place in job.task.places:
+            place.quarantine.lift(job.name)
+        self.result.extracted.append(job.task.source)
         decoded, declared = end.summary.decoded_frames, end.summary.info.declared_frames
         if decoded < declared:
             self._note(job, f"only {decoded} of {declared} frames can be decoded")
-        self.progress.finish(job.source.name, job.clips)
+        self.progress.finish(job.name, job.clips)
 
     def _fail(self, job: _Job, event: Failed) -> None:
-        job.failed = True
+        job.failed = job.task.settled = True
+        for place in job.task.places:
+            place.quarantine.add(job.task.source, str(event.error), job.task.stamp)
         job.abandon()
-        self.result.failed[job.source.name] = str(event.error)
-        self.progress.say(f"{job.source.name}: set aside")
-        self.progress.finish(job.source.name, job.clips)
+        self.result.failed[job.name] = str(event.error)
+        self.progress.say(f"{job.name}: set aside")
+        self.progress.finish(job.name, job.clips)
+
+
+class _ClaimingReader(ClipReader["dict[str, Tensor] | None"]):
+    """Reads not all of its videos, but those whose numbers it gets, each when a decoder is free for it."""
+
+    def claiming(self, numbers: Iterator[int]) -> _ClaimingReader:
+        """Set where the numbers come from; they are asked for by the readers' threads, one at a time."""
+        self._numbers.clear()
+        self._claims, self._claiming = numbers, threading.Lock()
+        return self
+
+    def _next(self) -> int | None:
+        with self._claiming:
+            number = None if self._numbers else next(self._claims, None)  # what was put back goes first
+            if number is not None:
+                self._numbers.append(number)
+            return super()._next()
 
 
 def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: Report) -> dict[str, _ClipBatches]:

@@ -1,20 +1,33 @@
-"""Quarantine: videos that were set aside, so that the next run does not lose the same minutes on each again.
+"""What is to be extracted: not what is there, what another process works on, or what was set aside.
 
-`<features>/<extractor>/quarantine.jsonl` has a line for each time that a video was set aside, and one for each time that
-such a video was extracted after all. Several processes append to it. A video is tried again once it has changed.
+Quarantine is for the last, so that the next run does not lose the same minutes on each again:
+`<features>/<extractor>/quarantine.jsonl` has a line for each time that a video was set aside, and one for each time
+that such a video was extracted after all. Several processes append to it. A video is tried again once it has changed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ... import __version__
+from ...extractors.weights import digest_of
+from ...files import remove_leftovers
+from ...leases import beside, remove_stale, try_acquire
+from ..videos.clips import Clipping
 from ..videos.identity import stamp
 from ..videos.sources import VideoSource
+from .config import ExtractionConfig
+from .store import FeatureStore
+
+if TYPE_CHECKING:
+    from ...extractors import ExtractorSpec
 
 FILE = "quarantine.jsonl"
 # Found in the reasons for which no video is to blame: the same one may be read well a minute later, or elsewhere.
@@ -73,8 +86,10 @@ class Quarantine:
         """
         if at is None or any(text in reason for text in ENVIRONMENT):
             return
-        about = {"video_bytes": at[0], "video_modified": at[1], "reason": " ".join(reason.split())}
-        self._append({"video": source.name} | about)
+        reason = " ".join(reason.split())
+        self._append(
+            {"video": source.name, "reason": reason, "video_bytes": at[0], "video_modified": at[1]},
+        )
 
     def lift(self, name: str) -> None:
         """Forget that a video was set aside: it has been extracted.
@@ -130,3 +145,97 @@ def stamp_of(source: VideoSource) -> tuple[int, int] | None:
         return stamp(source.path)
     except OSError:
         return None
+
+
+class Place:
+    """Where the features of one extractor go.
+
+    Args:
+        spec: the extractor.
+        folder: the features folder.
+        clipping: how videos are cut.
+        config: how features are made.
+
+    Raises:
+        UserError: unknown weights.
+    """
+
+    def __init__(self, spec: ExtractorSpec, folder: Path, clipping: Clipping, config: ExtractionConfig) -> None:
+        self.spec, self.store = spec, FeatureStore(folder, spec.name)
+        self.quarantine = Quarantine(self.store.folder, config.retry)
+        self._made = spec.fingerprint(digest_of(spec, config.weights)), clipping, config.reuse_static
+
+    def has(self, source: VideoSource) -> bool:
+        """Whether a video's features are there.
+
+        Raises:
+            UserError: there are some that were made otherwise.
+        """
+        if not self.store.is_current(source, *self._made):
+            return False
+        self.store.adopt(source)
+        return True
+
+
+@dataclass
+class Task:
+    """A video, and what is left to do about it.
+
+    Attributes:
+        source: the video.
+        places: that lack its features.
+        settled: nothing is left to do.
+        reason: why it was set aside before; None if it was not.
+        stamp: its `stamp_of` from when it was claimed.
+        leases: what this process holds of it.
+    """
+
+    source: VideoSource
+    places: Sequence[Place]
+    settled: bool = False
+    reason: str | None = None
+    stamp: tuple[int, int] | None = None
+    leases: ExitStack = field(default_factory=ExitStack)
+
+    def is_to_do(self) -> bool:
+        """Look at the folder (again): whether there is something to do.
+
+        Raises:
+            UserError: as `Place.has`.
+        """
+        self.places = [place for place in self.places if not place.has(self.source)]
+        for place in self.places:
+            reason = place.quarantine.reason(self.source)
+            if reason is not None:
+                self.reason = f"{reason} (set aside before; --retry tries again)"
+        self.settled = self.reason is not None or not self.places
+        return not self.settled
+
+    def claim(self) -> bool:
+        """Take the video for this process, by `leases`.
+
+        Returns:
+            False where another process works on it, and where there is nothing to do any more, which is `settled`.
+
+        Raises:
+            UserError: as `Place.has`.
+            OSError: the folder cannot be written to.
+        """
+        with ExitStack() as leases:
+            for place in self.places:
+                lease = try_acquire(beside(place.store.array_path(self.source.name)))
+                if lease is None:
+                    return False
+                leases.enter_context(lease)
+            if not self.is_to_do():  # another process has done it since
+                return False
+            self.stamp = stamp_of(self.source)
+            self.leases = leases.pop_all()
+        return True
+
+
+def clear(sources: Sequence[VideoSource], places: Sequence[Place]) -> None:
+    """Remove what processes that were killed have left in the folders of these videos' features."""
+    for folder in {place.store.array_path(source.name).parent for place in places for source in sources}:
+        remove_leftovers(folder)
+        remove_stale(folder)
