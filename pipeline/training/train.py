@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from ... import __version__
 from ...errors import UserError
+from ...leases import Lease, holder, try_acquire
 from ...models import Detector, HardInstanceBank
 from ..datasets import Dataset
 from ..features.bags import TrainingVideos
@@ -31,6 +34,8 @@ from .data import TrainingData, load_training_data
 from .judges import Judge, annotated_test_videos, test_judge, validation_judge, video_scores
 from .loop import Fitted, fit
 from .svm import fit_svm
+
+LEASE = ".training.lease"  # in a run folder while it is being written
 
 
 def train(
@@ -54,10 +59,21 @@ def train(
         report: is told how far it is.
 
     Raises:
-        UserError: missing or mixed features, no normal or no abnormal training video, ``out`` is in use, or the
-            interrupted training was another one.
+        UserError: missing or mixed features, no normal or no abnormal training video, ``out`` is in use, by another
+            process too, or the interrupted training was another one.
+        OSError: ``out`` cannot be written to, or its disk is full.
     """
+    with _alone_in(out):
+        return _train(dataset, features, out, config, resume, report)
+
+
+def _train(
+    dataset: Dataset, features: Path, out: Path, config: TrainingConfig, resume: bool, report: Report
+) -> RunManifest:
     _check_out(out, resume)
+    if not resume:
+        for unfinished in (out / "tensorboard").glob("events.out.tfevents.*"):
+            unfinished.unlink()
     store = FeatureStore(features, config.extractor)
     data = load_training_data(dataset, store, config)
     sidecar = data.abnormal.features[0].sidecar
@@ -131,7 +147,11 @@ def train_seeds(
         raise UserError(f"{out}: holds a run itself, seeds need a folder of their own; choose another --out")
     configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     for one in configs:
-        _check_out(seed_folder(out, one.seed), resume)
+        folder = seed_folder(out, one.seed)
+        owner = holder(folder / LEASE)
+        if owner is not None:
+            raise UserError(_in_use(folder, f" (pid {owner.pid} on {owner.host})"))
+        _check_out(folder, resume)
     return [train(dataset, features, seed_folder(out, one.seed), one, resume=resume, report=report) for one in configs]
 
 
@@ -170,6 +190,31 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
+@contextmanager
+def _alone_in(out: Path) -> Iterator[Lease]:
+    """Keep other processes from training into a run folder; one that holds nothing but the lease goes with it.
+
+    Raises:
+        UserError: another process is training into it.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    lease = try_acquire(out / LEASE)
+    if lease is None:
+        owner = holder(out / LEASE)
+        raise UserError(_in_use(out, f" (pid {owner.pid} on {owner.host})" if owner is not None else ""))
+    try:
+        with lease:
+            yield lease
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def _in_use(out: Path, by: str) -> str:
+    return f"{out}: another training{by} is writing this run; wait for it or choose another --out"
+
+
 def _check_out(out: Path, resume: bool) -> None:
     if resume:
         return
@@ -177,8 +222,6 @@ def _check_out(out: Path, resume: bool) -> None:
         raise UserError(f"{out}: holds a finished run already; choose another --out, or delete it")
     if (out / CHECKPOINT).exists():
         raise UserError(f"{out}: holds an unfinished training; --resume goes on with it, or delete the folder")
-    for unfinished in (out / "tensorboard").glob("events.out.tfevents.*"):
-        unfinished.unlink()
 
 
 def _fit_baseline(data: TrainingData, config: TrainingConfig) -> Fitted:
