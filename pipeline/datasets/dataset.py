@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -98,17 +98,21 @@ def count(videos: list[LabelledVideo] | tuple[LabelledVideo, ...]) -> Counts:
     return Counts(*(kinds.count((split, abnormal)) for split in ("train", "test") for abnormal in (False, True)))
 
 
-def check_unique(where: Path, videos: tuple[LabelledVideo, ...]) -> None:
+def check_unique(places: Sequence[str], videos: Sequence[LabelledVideo]) -> None:
     """Refuse labels that name a video twice.
 
+    Args:
+        places: where each is named, such as ``labels.csv, line 3``.
+        videos: in the same order.
+
     Raises:
-        UserError: names the file and the video.
+        UserError: names both places and the video.
     """
-    seen: set[str] = set()
-    for video in videos:
+    seen: dict[str, str] = {}
+    for place, video in zip(places, videos, strict=True):
         if video.name in seen:
-            raise UserError(f"{where}: {video.name} is listed twice")
-        seen.add(video.name)
+            raise UserError(f"{place}: {video.name} is listed twice, before in {seen[video.name]}")
+        seen[video.name] = place
 
 
 def frame_truth(video: LabelledVideo, frames: int) -> NDArray[np.bool_]:

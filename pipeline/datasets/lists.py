@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError
+from ...schema import shown
+from .dataset import MAX_FRAMES
+from .table import read_limited, text_of
+
+LONGEST_LINE = 2000
 
 
 def find_list(folder: Path, pattern: str) -> Path:
@@ -29,15 +37,29 @@ def lines_of(path: Path) -> list[tuple[str, str]]:
     Raises:
         UserError: not readable, not text, or empty.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the list ({error})") from error
-    lines = [(f"{path}, line {number}", line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
-    lines = [(where, line) for where, line in lines if line]
+    text = text_of(path, read_limited(path, "the list"), "expected is text in UTF-8, a video on each line")
+    lines = []
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        where, stripped = f"{path}, line {number}", line.strip()
+        if len(stripped) > LONGEST_LINE or not stripped.replace("\t", " ").isprintable():
+            raise UserError(f"{where}: {shown(stripped)} is no line of a list: expected is a video on each")
+        if stripped:
+            lines.append((where, stripped))
     if not lines:
-        raise UserError(f"{path}: the list is empty")
+        raise UserError(f"{path}, line 1: the list is empty: expected is a video on each line")
     return lines
+
+
+def frame_numbers(where: str, cells: Sequence[str]) -> list[int]:
+    """Whole numbers, of frames, that a video may have, or −1.
+
+    Raises:
+        UserError: others; names the line.
+    """
+    for cell in cells:
+        if not (re.fullmatch(r"-?[0-9]{1,19}", cell) and -1 <= int(cell) <= MAX_FRAMES):
+            raise UserError(f"{where}: {shown(cell)} is no number of a frame, 0 to {MAX_FRAMES}")
+    return [int(cell) for cell in cells]
 
 
 def digest_of_files(paths: list[Path]) -> str:

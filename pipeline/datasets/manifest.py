@@ -7,17 +7,20 @@ by a space or a semicolon; 0-based, the end is not included) and ``category`` (t
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...errors import UserError
-from .dataset import Dataset, LabelledVideo, Split, check_unique
+from ...schema import shown
+from .dataset import MAX_FRAMES, Dataset, LabelledVideo, Split, check_unique
+from .table import Row, Table, read_table
 
 SPANS = "anomalous_frames_half_open"
+EXAMPLE = f"video,split,label,frames,{SPANS},category"
+LONGEST_NAME = 240  # bytes of a folder's or file's name, which takes a suffix yet
+LONGEST_PATH = 2000
 
 
 def read_manifest(path: Path, test_fold: str | None = None) -> Dataset:
@@ -30,61 +33,78 @@ def read_manifest(path: Path, test_fold: str | None = None) -> Dataset:
     Raises:
         UserError: no such file, a missing column, or a row that contradicts itself; names the line.
     """
-    try:
-        data = path.read_bytes()
-        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the manifest ({error.strerror})") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
-    if not rows:
-        raise UserError(f"{path}: the manifest names no videos")
-    _check_columns(path, rows[0])
-    folds = {row["fold"] or "": None for row in rows} if "fold" in rows[0] else {}
+    table = _table(path)
+    rows = table.rows
+    folds = {row.cells["fold"]: None for row in rows} if "fold" in table.columns else {}
     if folds and test_fold not in folds:
         what = f"there is no fold {test_fold!r}" if test_fold else "the manifest has folds: say which one to test on"
         raise UserError(f"{path}: {what} (--test_fold {' | '.join(folds)})")
     if test_fold is not None and not folds:
         raise UserError(f"{path}: has no column fold, so --test_fold {test_fold} means nothing")
-    videos = tuple(_video(f"{path}, line {line}", row, test_fold) for line, row in enumerate(rows, start=2))
-    check_unique(path, videos)
-    return Dataset(f"{path.resolve().parent.name}/{path.name}", path.parent, videos, hashlib.sha256(data).hexdigest())
+    videos = tuple(_video(row, test_fold) for row in rows)
+    check_unique([row.where for row in rows], videos)
+    digest = hashlib.sha256(table.data).hexdigest()
+    return Dataset(f"{path.resolve().parent.name}/{path.name}", path.parent, videos, digest)
 
 
 def any_fold(path: Path) -> str | None:
     """One of a manifest's folds; None where there are none, or where `read_manifest` will say what is wrong."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.DictReader(file), {}).get("fold")
-    except (OSError, UnicodeDecodeError, csv.Error):
+        return _table(path).rows[0].cells.get("fold")
+    except UserError:
         return None
 
 
-def _check_columns(path: Path, row: dict[str, str]) -> None:
-    missing = [column for column in ("video", "label") if column not in row]
-    if not {"split", "fold"} & row.keys():
+def _table(path: Path) -> Table:
+    """The rows of a manifest, at least one, which have all columns that they need.
+
+    Raises:
+        UserError: they have not.
+    """
+    table = read_table(path, "the manifest", EXAMPLE)
+    missing = [column for column in ("video", "label") if column not in table.columns]
+    if not {"split", "fold"} & set(table.columns):
         missing.append("split (or fold)")
     if missing:
-        raise UserError(f"{path}: the manifest has no column {', '.join(missing)}; it has {', '.join(row)}")
+        there = shown(", ".join(table.columns))
+        raise UserError(
+            f"{table.header}: the manifest has no column {', '.join(missing)}; it has {there}, expected is a header "
+            f"such as {EXAMPLE}"
+        )
+    if not table.rows:
+        raise UserError(f"{table.header}: the manifest names no videos: a line for each is expected below its header")
+    for row in table.rows:
+        for column in ("fold", "category"):
+            if not row.cells.get(column, "").isprintable():
+                raise UserError(f"{row.where}: {column} {shown(row.cells[column])} has characters that are no text")
+    return table
 
 
-def _video(where: str, row: dict[str, str | None], test_fold: str | None) -> LabelledVideo:
-    cells = {key: (value or "").strip() for key, value in row.items() if isinstance(value, str | None)}
-    name = Path(cells["video"]).as_posix()
-    if not cells["video"] or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{where}: video {cells['video']!r} must be a path relative to the manifest's folder")
+def _video(row: Row, test_fold: str | None) -> LabelledVideo:
+    where, cells = row.where, row.cells
+    name = _name(where, cells["video"])
     if cells["label"] not in ("0", "1"):
-        raise UserError(f"{where}: label {cells['label']!r} is neither 0 (normal) nor 1 (abnormal)")
+        raise UserError(f"{where}: label {shown(cells['label'])} is neither 0 (normal) nor 1 (abnormal)")
     abnormal = cells["label"] == "1"
     frames = _frames(where, cells.get("frames", ""))
     spans = _spans(where, cells[SPANS], frames) if SPANS in cells else None
     if spans and not abnormal:
-        raise UserError(f"{where}: label 0 (normal) contradicts the anomalous frames {cells[SPANS]}")
+        raise UserError(f"{where}: label 0 (normal) contradicts the anomalous frames {shown(cells[SPANS])}")
     if not abnormal:
         spans = ()  # a normal video's truth is known without an annotation
     elif not spans:
         spans = None
     return LabelledVideo(name, _split(where, cells, test_fold), abnormal, frames, spans, cells.get("category") or None)
+
+
+def _name(where: str, text: str) -> str:
+    path = PurePosixPath(text)
+    outside = path.is_absolute() or ".." in path.parts or PureWindowsPath(text).drive or ".." in text.split("\\")
+    if not path.parts or outside or not text.isprintable():
+        raise UserError(f"{where}: video {shown(text)} must be a path relative to the manifest's folder")
+    if len(text.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+        raise UserError(f"{where}: video {shown(text)} is longer than a file's name may be")
+    return path.as_posix()
 
 
 def _split(where: str, cells: dict[str, str], test_fold: str | None) -> Split:
@@ -94,27 +114,35 @@ def _split(where: str, cells: dict[str, str], test_fold: str | None) -> Split:
         return "train"
     if cells["split"] == "test":
         return "test"
-    raise UserError(f"{where}: split {cells['split']!r} is neither train nor test")
+    raise UserError(f"{where}: split {shown(cells['split'])} is neither train nor test")
 
 
 def _frames(where: str, text: str) -> int | None:
-    if text and not (text.isdecimal() and int(text) > 0):
-        raise UserError(f"{where}: frames {text!r} is not a positive number")
-    return int(text) if text else None
+    frames = _number(text) if text else None
+    if text and not frames:
+        raise UserError(f"{where}: frames {shown(text)} is not a positive number, of {MAX_FRAMES} at most")
+    return frames
+
+
+def _number(text: str) -> int | None:
+    """A number of frames; None where it is none, or larger than any video's."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+    return number if number is not None and number <= MAX_FRAMES else None
 
 
 def _spans(where: str, text: str, frames: int | None) -> tuple[tuple[int, int], ...]:
     spans = []
-    for part in re.split(r"[\s;]+", text) if text else []:
-        match = re.fullmatch(r"(\d+)-(\d+)", part)
+    for part in filter(None, re.split(r"[\s;]+", text)):
+        match = re.fullmatch(r"([0-9]+)-([0-9]+)", part)
         if match is None:
-            raise UserError(f"{where}: {part!r} is not a span of frames such as 120-260")
-        start, end = int(match[1]), int(match[2])
-        if start >= end or (frames is not None and end > frames):
-            raise UserError(f"{where}: span {part} is out of range{f' of {frames} frames' if frames else ''}")
+            raise UserError(f"{where}: {shown(part)} is not a span of frames such as 120-260")
+        start, end = _number(match[1]), _number(match[2])
+        if start is None or end is None or start >= end or (frames is not None and end > frames):
+            of = f" of {frames} frames" if frames else ", which is first-end with the first frame below the end"
+            raise UserError(f"{where}: span {shown(part)[1:-1]} is out of range{of}")
         spans.append((start, end))
     spans.sort()
     for (_, end), (start, _) in pairwise(spans):
         if start < end:
-            raise UserError(f"{where}: the spans {text} overlap")
+            raise UserError(f"{where}: the spans {shown(text)} overlap")
     return tuple(spans)

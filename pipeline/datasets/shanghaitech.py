@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from .dataset import Counts, Dataset, LabelledVideo, Official, Split, check_unique, spans_of
+from ...schema import shown
+from .dataset import MAX_FRAMES, Counts, Dataset, LabelledVideo, Official, Split, check_unique, spans_of
 from .lists import digest_of_files, find_list, lines_of
 
 LISTS: dict[Split, str] = {"train": "SH_Train.txt", "test": "SH_Test.txt"}
@@ -33,12 +34,9 @@ def read_shanghaitech(annotations: Path) -> Dataset:
     """
     lists = {split: find_list(annotations, name) for split, name in LISTS.items()}
     masks = {path.stem: path for path in sorted(find_list(annotations, MASKS).glob("*.npy"))}
-    videos = tuple(
-        _video(where, line.split()[0].removesuffix(".avi"), split, masks)
-        for split, path in lists.items()
-        for where, line in lines_of(path)
-    )
-    check_unique(annotations, videos)
+    lines = [(where, line, split) for split, path in lists.items() for where, line in lines_of(path)]
+    videos = tuple(_video(where, line.split()[0].removesuffix(".avi"), split, masks) for where, line, split in lines)
+    check_unique([where for where, _, _ in lines], videos)
     strangers = sorted(masks.keys() - {video.name for video in videos})
     if strangers:
         raise UserError(f"{masks[strangers[0]]}: a mask of a video that is in neither list")
@@ -48,7 +46,7 @@ def read_shanghaitech(annotations: Path) -> Dataset:
 def _video(where: str, name: str, split: Split, masks: dict[str, Path]) -> LabelledVideo:
     scene, _, number = name.partition("_")
     if not (scene.isdecimal() and number.isdecimal()):
-        raise UserError(f"{where}: {name!r} is not a scene and a number, such as 01_0014")
+        raise UserError(f"{where}: {shown(name)} is not a scene and a number, such as 01_0014")
     if name not in masks:
         if len(number) == 4:
             raise UserError(f"{where}: {name} was a test video, but there is no {MASKS}/{name}.npy")
@@ -59,11 +57,12 @@ def _video(where: str, name: str, split: Split, masks: dict[str, Path]) -> Label
 
 
 def _read_mask(path: Path) -> NDArray[np.bool_]:
-    """Which frames are anomalous, ``(frames,)``."""
+    """Which frames are anomalous, ``(frames,)``. Nothing is unpickled, and no more is read than a mask may have."""
     try:
-        mask = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a mask as np.save writes it ({error})") from error
-    if mask.ndim != 1 or not len(mask) or not np.isin(mask, (0, 1)).all():
+        mask = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # whatever NumPy raises at a header that is none
+        raise UserError(f"{path}: not a mask as np.save writes it ({' '.join(str(error).split())})") from error
+    wrong = mask.ndim != 1 or not 0 < len(mask) <= MAX_FRAMES or mask.dtype.kind not in "bui"
+    if wrong or not np.isin(mask, (0, 1)).all():
         raise UserError(f"{path}: a mask is one 0 or 1 for each frame, not {mask.dtype} {mask.shape}")
     return mask.astype(bool)

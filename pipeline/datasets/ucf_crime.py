@@ -13,8 +13,9 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
+from ...schema import shown
 from .dataset import Counts, Dataset, LabelledVideo, Official, check_unique
-from .lists import digest_of_files, find_list, lines_of
+from .lists import digest_of_files, find_list, frame_numbers, lines_of
 
 TRAIN_LIST, TEST_LIST = "Anomaly_Train.txt", "Temporal_Anomaly_Annotation*.txt"
 NORMAL = "Normal"
@@ -36,25 +37,27 @@ def read_ucf_crime(annotations: Path) -> Dataset:
         UserError: a list is missing or contradicts itself; names the line.
     """
     train, test = find_list(annotations, TRAIN_LIST), find_list(annotations, TEST_LIST)
-    videos = tuple(_train_video(where, line) for where, line in lines_of(train))
-    videos += tuple(_test_video(where, line) for where, line in lines_of(test))
-    check_unique(annotations, videos)
+    lines = [(*each, _train_video) for each in lines_of(train)] + [(*each, _test_video) for each in lines_of(test)]
+    videos = tuple(read(where, line) for where, line, read in lines)
+    check_unique([where for where, _, _ in lines], videos)
     return Dataset("UCF-Crime", annotations, videos, digest_of_files([train, test]), OFFICIAL)
 
 
 def _train_video(where: str, line: str) -> LabelledVideo:
     category = _category(where, line)
     abnormal = category is not None
+    if len(line.split()) > 1:
+        raise UserError(f"{where}: {shown(line)} is more than the name of a video")
     return LabelledVideo(_name(line), "train", abnormal, spans=None if abnormal else (), category=category)
 
 
 def _test_video(where: str, line: str) -> LabelledVideo:
-    name, *cells = [cell for cell in re.split(r"[\s|,\[\]]+", line) if cell]
+    name, *cells = [cell for cell in re.split(r"[\s|,\[\]]+", line) if cell] or [line]
     category = _category(where, name)
-    numbers = [int(cell) for cell in cells if re.fullmatch(r"-?\d+", cell)]
+    numbers = frame_numbers(where, [cell for cell in cells if re.fullmatch(r"-?\d+", cell)])
     words = [cell for cell in cells if not re.fullmatch(r"-?\d+", cell)]
     if words not in ([], [category or NORMAL]):
-        raise UserError(f"{where}: {' '.join(words)!r} is not the class of {name}")
+        raise UserError(f"{where}: {shown(' '.join(words))} is not the class of {name}")
     frames, spans = _frames_and_spans(where, [number for number in numbers if number != -1])
     if bool(spans) != (category is not None):
         raise UserError(f"{where}: {name} is {category or 'normal'}, which contradicts the anomalous frames {numbers}")
@@ -81,5 +84,5 @@ def _category(where: str, path: str) -> str | None:
     """The class in which a video's name begins; None for a normal one."""
     match = re.match(r"[A-Za-z]+", _name(path))
     if match is None or match[0] not in (NORMAL, *CLASSES):
-        raise UserError(f"{where}: {path!r} does not begin with a class of UCF-Crime, such as Abuse001_x264.mp4")
+        raise UserError(f"{where}: {shown(path)} does not begin with a class of UCF-Crime, such as Abuse001_x264.mp4")
     return None if match[0] == NORMAL else match[0]

@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
+from ...schema import shown
 from ..videos.sources import find_videos
 from .dataset import Counts, Dataset, LabelledVideo, Official, Split, check_unique
-from .lists import find_list, lines_of
+from .lists import find_list, frame_numbers, lines_of
 
 ANNOTATIONS = "annotations.txt"
 OFFICIAL = Official(Counts(train_normal=2049, train_abnormal=1905, test_normal=300, test_abnormal=500))
@@ -30,7 +32,13 @@ CATEGORIES = {
     "G": "explosion",
 }
 
-Spans = tuple[tuple[int, int], ...]
+
+@dataclass(frozen=True)
+class _Annotation:
+    """The anomalous frames of a video, and where they stand."""
+
+    where: str
+    spans: tuple[tuple[int, int], ...]
 
 
 def read_xd_violence(videos: Path, annotations: Path | None = None) -> Dataset:
@@ -46,40 +54,46 @@ def read_xd_violence(videos: Path, annotations: Path | None = None) -> Dataset:
     """
     spans = _read_spans(find_list(annotations, ANNOTATIONS)) if annotations is not None else {}
     names = [source.name for source in find_videos([videos])]
-    found = tuple(_video(videos, name, spans) for name in names)
-    check_unique(videos, found)
+    places = [str(videos / name) for name in names]
+    found = tuple(_video(*pair, spans) for pair in zip(places, names, strict=True))
+    check_unique(places, found)
     missing = sorted(spans.keys() - {video.name for video in found})
-    found += tuple(_video(videos, f"test/{name}", spans) for name in missing)  # for `audit` to miss
+    found += tuple(_video(spans[name].where, f"test/{name}", spans) for name in missing)  # for `audit` to miss
     lines = [f"{video.name}\t{video.split}\t{video.spans}\n" for video in sorted(found, key=lambda video: video.name)]
     return Dataset("XD-Violence", videos, found, hashlib.sha256("".join(lines).encode()).hexdigest(), OFFICIAL)
 
 
-def _read_spans(path: Path) -> dict[str, Spans]:
-    spans = {}
+def _read_spans(path: Path) -> dict[str, _Annotation]:
+    spans: dict[str, _Annotation] = {}
     for where, line in lines_of(path):
         name, *cells = line.split()
-        numbers = [int(cell) for cell in cells if cell.isdecimal()]
-        if len(numbers) != len(cells) or len(cells) % 2 or not cells or any(a > b for a, b in pairwise(numbers)):
-            raise UserError(f"{where}: {name} is not followed by pairs of first and last frames, in order")
-        spans[_name(name)] = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+        wrong = len(cells) % 2 or not all(re.fullmatch("[0-9]+", cell) for cell in cells) or not cells
+        numbers = [] if wrong else frame_numbers(where, cells)
+        if wrong or any(a > b for a, b in pairwise(numbers)):
+            raise UserError(f"{where}: {shown(name)[1:-1]} is not followed by pairs of first and last frames, in order")
+        if _name(name) in spans:
+            raise UserError(f"{where}: {shown(name)} is annotated twice, before in {spans[_name(name)].where}")
+        spans[_name(name)] = _Annotation(where, tuple(zip(numbers[::2], numbers[1::2], strict=True)))
     return spans
 
 
-def _video(root: Path, path: str, spans: Mapping[str, Spans]) -> LabelledVideo:
+def _video(where: str, path: str, spans: Mapping[str, _Annotation]) -> LabelledVideo:
     name = _name(path)
     label = re.search(r"_label_([A-Z0-9-]+)$", name)
     codes = [code for code in label[1].split("-") if code != "0"] if label else []
     if not codes or not (codes == ["A"] or all(code in CATEGORIES for code in codes)):
-        raise UserError(f"{root / path}: its name does not end in a label such as _label_A or _label_B1-G-0")
+        raise UserError(f"{where}: {shown(name)} does not end in a label such as _label_A or _label_B1-G-0")
     abnormal = codes != ["A"]
     split: Split = "test" if "test" in PurePosixPath(path).parent.as_posix().lower() else "train"
-    if name in spans and not (abnormal and split == "test"):
+    annotated = spans.get(name)
+    if annotated and not (abnormal and split == "test"):
         raise UserError(
-            f"{root / path}: {ANNOTATIONS} has anomalous frames of it, but it is no abnormal video in a folder "
-            "with test in its name"
+            f"{where}: {annotated.where} has anomalous frames of it, but it is no abnormal video in a folder with test "
+            "in its name"
         )
+    known = annotated.spans if annotated else None
     category = "+".join(CATEGORIES[code] for code in codes) if abnormal else None
-    return LabelledVideo(name, split, abnormal, spans=spans.get(name) if abnormal else (), category=category)
+    return LabelledVideo(name, split, abnormal, spans=known if abnormal else (), category=category)
 
 
 def _name(path: str) -> str:

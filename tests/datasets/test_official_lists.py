@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,35 @@ def test_the_digest_of_a_data_set_is_that_of_its_lists(tmp_path: Path) -> None:
     assert len(one) == len(hashlib.sha256().hexdigest())
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["|", ",,[]", "..", "Abuse", "Abuse028_x264.mp4 Abuse 1 " + "9" * 5000, f"Abuse028_x264.mp4 Abuse 1 {10**12}",
+     "Abuse028_x264.mp4 Abuse -5 165 -1 -1", "Abuse028_x264.mp4 Abuse ١ ٢", "Abuse028\0_x264.mp4 Abuse 1 2 -1 -1",
+     "Abuse028_x264.mp4 Abuse 1 2 -1 -1\x1b", "Abuse028_x264.mp4 " + "Abuse " * 9999, "x" * 10**6, "\ud800"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["train", "test"])
+def test_whatever_a_line_holds_it_is_read_or_refused_by_its_place(tmp_path: Path, line: str, kind: str) -> None:
+    names = {"train": "Anomaly_Train.txt", "test": "Temporal_Anomaly_Annotation_for_Testing_Videos.txt"}
+    path = ucf_lists(tmp_path, "Arson007_x264.mp4 Arson 2250 5700 -1 -1") / names[kind]
+    path.write_bytes(path.read_bytes() + line.encode("utf-8", "surrogatepass"))
+    if (line, kind) == ("Abuse", "train"):
+        assert len(read_ucf_crime(tmp_path).videos) == 3
+        return
+    with pytest.raises(UserError) as caught:
+        read_ucf_crime(tmp_path)
+    assert f"{path}, line 2: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_lists_in_other_encodings_are_refused(tmp_path: Path, encoding: str) -> None:
+    path = ucf_lists(tmp_path, "Arson007_x264.mp4 Arson 2250 5700 -1 -1") / "Anomaly_Train.txt"
+    path.write_bytes("Arson/Arson001_x264.mp4 é\n".encode(encoding))
+    with pytest.raises(UserError, match=r"Anomaly_Train\.txt, line 1: .*expected is text in UTF-8"):
+        read_ucf_crime(tmp_path)
+
+
 # --- ShanghaiTech ----------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +203,18 @@ def test_a_mask_becomes_spans(tmp_path: Path) -> None:
     assert test == LabelledVideo("01_0014", "test", abnormal=True, frames=5, spans=((1, 3), (4, 5)), category="01")
 
 
-@pytest.mark.parametrize("mask", [np.zeros((5, 2)), np.array([0, 2]), np.zeros(0), np.array([0.5]), np.array(["a"])])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.zeros((5, 2)),
+        np.array([0, 2]),
+        np.zeros(0),
+        np.array([0.5]),
+        np.array(["a"]),
+        np.ones(5),
+        np.ones(5, complex),
+    ],
+)
 def test_what_is_no_mask_is_refused(tmp_path: Path, mask: np.ndarray) -> None:
     shanghai_lists(tmp_path)
     np.save(tmp_path / "test_frame_mask" / "01_0014.npy", mask)
@@ -182,6 +223,64 @@ def test_what_is_no_mask_is_refused(tmp_path: Path, mask: np.ndarray) -> None:
     (tmp_path / "test_frame_mask" / "01_0014.npy").write_bytes(b"mask")
     with pytest.raises(UserError, match=r"01_0014\.npy: not a mask"):
         read_shanghaitech(tmp_path)
+
+
+class Trap:
+    """Unpickled, it leaves a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_no_mask_is_unpickled(tmp_path: Path) -> None:
+    path = shanghai_lists(tmp_path) / "test_frame_mask" / "01_0014.npy"
+    trap = np.empty(1, object)
+    trap[0] = Trap(tmp_path / "sprung")
+    np.save(path, trap, allow_pickle=True)
+    with pytest.raises(UserError, match=r"01_0014\.npy: not a mask"):
+        read_shanghaitech(tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def header_of(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff", b"PK\x03\x04",
+        *(header_of(text) for text in ["{", "(" * 5000, "1", "{'descr': 'O', 'fortran_order': False, 'shape': (1,)}",
+          "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000,)}",
+          "{'descr': '|u1', 'fortran_order': False, 'shape': (-1,)}",
+          "{'descr': '<Q9', 'fortran_order': 0, 'shape': 7}",
+          "{'descr': '|u1', 'fortran_order': False, 'shape': ()}"]),
+    ],
+)  # fmt: skip
+def test_a_mask_with_a_header_of_its_own_kind_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = shanghai_lists(tmp_path) / "test_frame_mask" / "01_0014.npy"
+    path.write_bytes(data + b"\1" * 7)
+    with pytest.raises(UserError, match=r"01_0014\.npy: ") as caught:
+        read_shanghaitech(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_of_masks_is_refused(tmp_path: Path) -> None:
+    path = shanghai_lists(tmp_path) / "test_frame_mask" / "01_0014.npy"
+    with path.open("wb") as file:
+        np.savez(file, np.ones(5, np.uint8))
+    with pytest.raises(UserError, match=r"01_0014\.npy: not a mask"):
+        read_shanghaitech(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["?", "u1", ">i8"])
+def test_masks_of_whole_numbers_are_read(tmp_path: Path, kind: str) -> None:
+    shanghai_lists(tmp_path)
+    np.save(tmp_path / "test_frame_mask" / "01_0014.npy", np.array([1, 0, 1], kind))
+    assert read_shanghaitech(tmp_path).videos[1].spans == ((0, 1), (2, 3))
 
 
 @pytest.mark.parametrize(
@@ -252,6 +351,16 @@ def test_the_labels_of_xd_violence_are_in_the_names(tmp_path: Path) -> None:
         ("test/a_label_G.mp4", "a_label_G 9 3", "line 1: a_label_G is not followed by pairs"),
         ("test/a_label_G.mp4", "a_label_G 9", "not followed by pairs"),
         ("test/a_label_G.mp4", "a_label_G three nine", "not followed by pairs"),
+        ("test/a_label_G.mp4", "a_label_G -1 9", "line 1: a_label_G is not followed by pairs"),
+        ("test/a_label_G.mp4", f"a_label_G 3 {10**12}", r"annotations\.txt, line 1: '1000000000000' is no number of a"),
+        ("test/a_label_G.mp4", "a_label_G 3 " + "9" * 5000, r"annotations\.txt, line 1: "),
+        (
+            "test/a_label_G.mp4",
+            "a_label_G 3 9\na_label_G.mp4 4 9",
+            r"line 2: 'a_label_G.mp4' is annotated twice, .*line 1",
+        ),
+        ("test/a_label_G.mp4", "b 3 9", r"annotations\.txt, line 1: 'b' does not end in a label"),
+        ("test/a_label_G.mp4", "a_label_G\0 3 9", r"annotations\.txt, line 1: zero bytes"),
     ],
 )
 def test_names_and_annotations_that_do_not_fit(tmp_path: Path, name: str, annotation: str, message: str) -> None:
