@@ -41,20 +41,32 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f"{_beginning(path.name)}.{Owner.this().tag}.{secrets.token_hex(4)}.tmp")
     file = temporary.open("xb")
     try:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None and error.errno in NO_ROOM:
-            error.filename = str(path)
-        raise
+        with naming(path):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            temporary.replace(path)
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):  # on a full disk, closing tries once more to write what is left, and fails once more
             file.close()
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of writing to an open file, such as a full disk, name the file: the system does not.
+
+    Args:
+        path: the file that is written in this block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in NO_ROOM:
+            error.filename = str(path)
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:

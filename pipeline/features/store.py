@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from ...files import replacing, write_text
+from ...files import naming, replacing, write_text
 from ..videos.clips import Clipping, Segments
 from ..videos.identity import digest, stamp
 from ..videos.names import NameIndex
@@ -312,12 +312,14 @@ class FeatureWriter:
             raise ValueError(f"features {features.shape}, expected (n, {', '.join(map(str, self._row))})")
         if not np.isfinite(features).all():
             raise UserError(f"{self._path}: the network gave NaN or infinite features, the file was not written")
-        self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
+        with naming(self._path):
+            self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
         self.clips += len(features)
 
     def finish(self, sidecar: Sidecar) -> None:
         """State what the features were made of: the file is complete."""
-        self._file.seek(0)
+        with naming(self._path):
+            self._file.seek(0)  # writes what is waiting
         self._write_header()  # NumPy pads headers so that one for more rows takes the same room
         self.sidecar = sidecar
 

@@ -1,6 +1,9 @@
 """Extraction, with a network of one parameter that reads the frame numbers: what a feature must be is known."""
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,17 +20,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from xelvad import __version__
 from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec
 from xelvad.extractors.runtimes import Engine
+from xelvad.leases import Lease, beside, try_acquire
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.features import extraction
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import ExtractionResult, extract
+from xelvad.pipeline.features.quarantine import ENVIRONMENT, FILE, Quarantine, stamp_of
 from xelvad.pipeline.features.store import FeatureStore
+from xelvad.pipeline.support.progress import Progress
 from xelvad.pipeline.videos.config import Tail
 from xelvad.pipeline.videos.identity import digest
-from xelvad.pipeline.videos.sources import find_videos
+from xelvad.pipeline.videos.sources import VideoSource, find_videos
 from xelvad.pipeline.videos.stream import ClipReader
 from xelvad.pipeline.videos.worker import Decoder
 
@@ -98,6 +105,11 @@ def config(tail: Tail = "pad", batch: int = 2, weights: str = "random") -> Extra
 
 def run(videos: Path, features: Path, config: ExtractionConfig) -> ExtractionResult:
     return extract(find_videos([videos]), features, config)
+
+
+def left_in(folder: Path) -> list[str]:
+    """What should not stay: temporary files and leases."""
+    return sorted(path.name for path in folder.rglob(".*"))
 
 
 def expected(frames: int, tail: Tail = "pad", first: int = 0) -> NDArray[np.float32]:
@@ -302,6 +314,275 @@ def test_a_killed_run_leaves_whole_files_and_the_next_one_goes_on(videos: Path, 
     assert len(files) == 8
     for file in files:
         assert (killed / file).read_bytes() == (whole / file).read_bytes()
+
+
+# --- several processes, full disks -----------------------------------------------------------------------------------
+
+
+class Listening:
+    """A report that keeps what it is told, and calls back."""
+
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+        self.said: list[str] = []
+        self.told = told
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+        if message.startswith("waiting for"):
+            self.told()
+
+    def progress(self, verb: str, items: int, unit: str) -> Progress:
+        return Progress(verb, items, unit)
+
+
+def lease_on(features: Path, name: str, extractor: str = "tiny") -> Lease:
+    lease = try_acquire(beside(FeatureStore(features, extractor).array_path(name)))
+    assert lease is not None
+    return lease
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_video_that_another_works_on_is_waited_for_and_made_if_the_other_does_not(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    monkeypatch.setattr(extraction, "POLL_SECONDS", 0.01)
+    run(videos / "day", tmp_path / "whole", config())
+    held = [lease_on(tmp_path / "shared", f"{number}.mp4") for number in (0, 2)]
+    there = tmp_path / "shared/tiny"
+
+    def finish() -> None:
+        assert sorted(path.name for path in there.glob("*.npy")) == ["1.mp4.npy", "3.mp4.npy"], "it waited too soon"
+        for path in (tmp_path / "whole/tiny").glob("[02].*") if done else []:
+            (there / path.name).write_bytes(path.read_bytes())
+        for lease in held:
+            lease.release()
+
+    report = Listening(finish)
+    result = extract(find_videos([videos / "day"]), tmp_path / "shared", config(), report)
+    assert [text for text in report.said if "waiting" in text] == [
+        "waiting for 0.mp4 and 1 more: another process is at work there"
+    ]
+    assert sum(text.startswith("tiny: ") for text in report.said) == 1, "the network starts once"
+    others = ["0.mp4", "2.mp4"]
+    assert [source.name for source in result.current] == (others if done else [])
+    assert [source.name for source in result.extracted] == ["1.mp4", "3.mp4", *([] if done else others)]
+    assert left_in(tmp_path) == []
+    for path in (tmp_path / "whole").rglob("*.*"):
+        assert (tmp_path / "shared" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+
+
+def test_where_others_do_everything_no_network_is_started(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "POLL_SECONDS", 0.01)
+    run(videos / "day", tmp_path / "whole", config())
+    held = [lease_on(tmp_path / "shared", f"{number}.mp4") for number in range(4)]
+
+    def finish() -> None:
+        for path in (tmp_path / "whole/tiny").iterdir():
+            (tmp_path / "shared/tiny" / path.name).write_bytes(path.read_bytes())
+        for lease in held:
+            lease.release()
+
+    monkeypatch.setattr(extraction, "create_extractor", lambda *_: pytest.fail("there was nothing to do"))
+    result = extract(find_videos([videos / "day"]), tmp_path / "shared", config(), Listening(finish))
+    assert len(result.current) == 4
+    assert left_in(tmp_path) == []
+
+
+def test_a_video_of_which_another_makes_features_for_one_extractor_is_left_to_it_whole(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "POLL_SECONDS", 0.01)
+    held = lease_on(tmp_path, "1.mp4", "large")
+    free: list[bool] = []
+
+    def finish() -> None:
+        lease_on(tmp_path, "1.mp4", "tiny").release()  # it is not held by one who waits
+        free.append(True)
+        held.release()
+
+    both = replace(config(), extractor=("tiny", "large"))
+    result = extract(find_videos([videos / "day"]), tmp_path, both, Listening(finish))
+    assert free == [True]
+    assert [source.name for source in result.extracted] == ["0.mp4", "2.mp4", "3.mp4", "1.mp4"]
+    assert left_in(tmp_path) == []
+
+
+FULL_DISK = COMMAND.replace(
+    "EXTRACTORS[TINY.name] = TINY",
+    """
+import resource, signal
+from xelvad.pipeline.features.store import FeatureWriter
+
+EXTRACTORS[TINY.name] = TINY
+append = FeatureWriter.append
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+def append_until_it_is_full(writer, features):
+    if "2.mp4" in str(writer._path):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))
+    append(writer, features)
+
+FeatureWriter.append = append_until_it_is_full
+""",
+)
+
+
+def command_line(code: str, videos: Path, features: Path, *options: str) -> list[str]:
+    arguments = "extract", videos, "--features", features, "--extractor", "tiny", "--weights", "random", *EAGER
+    return [sys.executable, "-c", code, *map(str, arguments), *options]
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_finished(videos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    command = command_line(FULL_DISK, videos / "day", tmp_path, "--batch", "1")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == f"xelvad: {tmp_path}/tiny/2.mp4.npy: File too large"
+    assert "Traceback" not in result.stderr
+    kept = sorted(path.name for path in (tmp_path / "tiny").iterdir())
+    assert kept == [f"{number}.mp4.{suffix}" for number in (0, 1) for suffix in ("json", "npy")]
+    assert [source.name for source in run(videos / "day", tmp_path, config()).extracted] == ["2.mp4", "3.mp4"]
+
+
+def test_a_folder_that_may_not_be_written_to_is_one_line(videos: Path, tmp_path: Path) -> None:
+    command = command_line(COMMAND, videos / "day", tmp_path)
+    if os.geteuid() == 0:  # who may write anywhere must give that up
+        if shutil.which("setpriv") is None:
+            pytest.skip("needs setpriv where it runs as root")
+        command = ["setpriv", "--bounding-set=-dac_override", *command]
+    tmp_path.chmod(0o555)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        tmp_path.chmod(0o755)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [f"xelvad: {tmp_path}/tiny: Permission denied"]
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- videos that were set aside --------------------------------------------------------------------------------------
+
+
+def set_aside(folder: Path) -> dict[str, str]:
+    """A folder of one good video and two bad ones, `extract`ed once; why each was set aside."""
+    Footage.video(folder / "videos/1.mp4", 17, codec="mpeg4")
+    (folder / "videos/2.mp4").write_text("no video")
+    Footage.folder(folder / "videos/3", 20)
+    (folder / "videos/3/18.png").write_bytes(b"no picture")
+    result = run(folder / "videos", folder / "features", config())
+    assert sorted(result.failed) == ["2.mp4", "3"]
+    return result.failed
+
+
+def test_a_video_that_was_set_aside_is_not_tried_again_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = set_aside(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "create_extractor", lambda *_: pytest.fail("there is nothing to do"))
+        arguments = "extract", tmp_path / "videos", "--features", tmp_path / "features", "--extractor", "tiny"
+        assert main([*map(str, arguments), "--weights", "random", *EAGER]) == 1
+    printed = capsys.readouterr()
+    assert "0 extracted, 1 were there, 2 set aside" in printed.out
+    for reason in reasons.values():
+        assert f"set aside: {reason} (set aside before; --retry tries again)" in printed.err
+    Footage.video(tmp_path / "videos/2.mp4", 33, codec="mpeg4")
+    result = run(tmp_path / "videos", tmp_path / "features", config())
+    assert [source.name for source in result.extracted] == ["2.mp4"]
+    assert list(result.failed) == ["3"]
+    entries = [json.loads(line) for line in (tmp_path / "features/tiny" / FILE).read_text().splitlines()]
+    assert [(entry["video"], entry["reason"]) for entry in entries] == [*sorted(reasons.items()), ("2.mp4", None)]
+    assert all(entry["version"] == __version__ and entry["time"] for entry in entries)
+
+
+def test_a_video_that_was_set_aside_is_tried_again_on_request_and_what_succeeds_no_longer_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_aside(tmp_path)
+    retry = replace(config(), retry=True)
+    again = run(tmp_path / "videos", tmp_path / "features", retry)
+    assert sorted(again.failed) == ["2.mp4", "3"]
+    assert "set aside before" not in str(again.failed)
+    bad = tmp_path / "videos/2.mp4"
+    times = bad.stat().st_atime_ns, bad.stat().st_mtime_ns
+    good = Footage.video(tmp_path / "good.mp4", 33, codec="mpeg4").read_bytes()
+    bad.write_bytes(good)
+    entries = tmp_path / "features/tiny" / FILE
+    entries.write_text(re.sub(r'("video": "2.mp4".*"video_bytes": )\d+', rf"\g<1>{len(good)}", entries.read_text()))
+    os.utime(bad, ns=times)  # as after a better decoder was installed: the same video can be read now
+    assert list(run(tmp_path / "videos", tmp_path / "features", config()).extracted) == []
+    result = run(tmp_path / "videos", tmp_path / "features", retry)
+    assert [source.name for source in result.extracted] == ["2.mp4"]
+    (tmp_path / "features/tiny/2.mp4.npy").unlink()
+    result = run(tmp_path / "videos", tmp_path / "features", config())
+    assert [source.name for source in result.extracted] == ["2.mp4"]
+
+
+def test_a_video_that_another_process_set_aside_meanwhile_is_not_tried_even_on_request(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "POLL_SECONDS", 0.01)
+    source = VideoSource("1.mp4", videos / "day/1.mp4")
+    Quarantine(tmp_path / "tiny").add(source, "long ago", stamp_of(source))
+    held = lease_on(tmp_path, "1.mp4")
+
+    def finish() -> None:
+        Quarantine(tmp_path / "tiny").add(source, "just now", stamp_of(source))
+        held.release()
+
+    retry = replace(config(), retry=True)
+    result = extract(find_videos([videos / "day"]), tmp_path, retry, Listening(finish))
+    assert result.failed == {"1.mp4": "just now (set aside before; --retry tries again)"}
+    assert len(result.extracted) == 3
+
+
+@pytest.mark.parametrize("what", ENVIRONMENT)
+def test_what_is_not_the_videos_fault_is_not_held_against_it(videos: Path, tmp_path: Path, what: str) -> None:
+    source = VideoSource("1.mp4", videos / "day/1.mp4")
+    Quarantine(tmp_path).add(source, f"1.mp4: cannot be decoded (OSError: {what})", stamp_of(source))
+    assert Quarantine(tmp_path).reason(source) is None
+    assert not (tmp_path / FILE).exists()
+
+
+APPENDING = """
+import sys
+from pathlib import Path
+from xelvad.pipeline.features.quarantine import Quarantine
+from xelvad.pipeline.videos.sources import VideoSource
+
+quarantine = Quarantine(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(100):
+    quarantine.add(VideoSource(f"{sys.argv[2]}/{number}", Path()), "because " * 100, (1, 2))
+"""
+
+
+def test_several_processes_append_whole_lines_and_others_are_passed_over(tmp_path: Path) -> None:
+    torn = b'[]\n{"video": 3}\n\xff\n\n{"video": "torn off by a full disk", "rea'
+    (tmp_path / FILE).write_bytes(torn)
+    command = [sys.executable, "-c", APPENDING, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in "abc"
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.communicate("\n")
+        assert process.returncode == 0
+    lines = (tmp_path / FILE).read_bytes()[len(torn) + 1 :].splitlines()
+    found = sorted(json.loads(line)["video"] for line in lines if line)
+    assert found == sorted(f"{name}/{number}" for name in "abc" for number in range(100))
+    (tmp_path / "videos").write_bytes(b"?")
+    os.utime(tmp_path / "videos", ns=(2, 2))
+    source = VideoSource("b/7", tmp_path / "videos")
+    assert Quarantine(tmp_path).reason(source) == ("because " * 100).strip()
+
+
+# --- networks and pictures -------------------------------------------------------------------------------------------
 
 
 def test_large_frames_come_scaled_down_and_small_ones_as_they_are(

@@ -337,6 +337,46 @@ def test_features_are_current_until_the_video_or_a_file_changes(store: FeatureSt
     assert not current()
 
 
+@pytest.mark.parametrize("change", [-1, -128 - 3 * DIM * 4, 1, 4 * DIM])
+def test_a_file_of_another_size_is_extracted_again_and_not_read(
+    store: FeatureStore, video: VideoSource, change: int
+) -> None:
+    array, path = write(store, sidecar_of("day/a.mp4", 40, video.path)), store.array_path("day/a.mp4")
+    read = store.read("day/a.mp4")
+    content = path.read_bytes()
+    path.write_bytes(content[:change] if change < 0 else content + bytes(change))
+    assert not store.is_current(video, FINGERPRINT, Clipping())
+    for use in lambda: store.read("day/a.mp4"), lambda: read.read(slice(0, 1)), lambda: read.array:
+        with pytest.raises(UserError, match=r"day/a\.mp4\.npy: .*; delete it and extract again$"):
+            use()
+    path.write_bytes(content)
+    assert store.is_current(video, FINGERPRINT, Clipping())
+    assert np.array_equal(store.read("day/a.mp4").array, array)
+
+
+@pytest.mark.parametrize("shape", [(2, DIM), (3, DIM + 1), (3, 1, DIM)])
+def test_a_file_of_another_shape_is_extracted_again(
+    store: FeatureStore, video: VideoSource, shape: tuple[int, ...]
+) -> None:
+    write(store, sidecar_of("day/a.mp4", 40, video.path))
+    np.save(store.array_path("day/a.mp4"), np.ones(shape, np.float32))
+    assert not store.is_current(video, FINGERPRINT, Clipping())
+
+
+def test_a_sidecar_that_another_process_takes_away_just_now_is_not_there(
+    store: FeatureStore, video: VideoSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, sidecar_of("day/a.mp4", 40, video.path))
+    read = Sidecar.read
+
+    def taken_away(path: Path) -> Sidecar:
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Sidecar, "read", taken_away)
+    assert not store.is_current(video, FINGERPRINT, Clipping())
+
+
 def test_a_video_that_was_copied_is_the_same_if_its_bytes_are(
     store: FeatureStore, video: VideoSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
