@@ -16,6 +16,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ..datasets import Dataset
     from ..reports.tables import ResultTable
+    from ..videos.sources import Search
 
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -80,6 +81,16 @@ def print_tables(tables: Sequence[ResultTable]) -> None:
         print_wide(table)
         for note in result.notes:
             output.print(f"- {note}", markup=False)
+
+
+def find_and_say(paths: Sequence[Path]) -> Search:
+    """The videos at and below some paths; what is passed over is said, a line for each reason."""
+    from ..videos.sources import search
+
+    found = search(paths)
+    for line in found.lines:
+        print(line, file=sys.stderr)
+    return found
 
 
 def list_set_aside(failed: Mapping[str, str]) -> int:

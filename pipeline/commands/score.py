@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import VIDEOS_HELP, Command, config_of, output
+from .command import DONE, SOME_SET_ASIDE, VIDEOS_HELP, Command, config_of, find_and_say, output
 from .extract import list_troubles
 
 
@@ -27,16 +27,15 @@ def run(arguments: Namespace) -> int:
     from ..scoring.runs import load_run
     from ..scoring.scoring import score_videos
     from ..support.progress import CONSOLE
-    from ..videos.sources import find_videos
 
-    run, sources = load_run(arguments.run), find_videos(arguments.videos)
+    run, found = load_run(arguments.run), find_and_say(arguments.videos)
     features = arguments.features or arguments.out / "features"
     config = config_of(ExtractionConfig, arguments)
-    scores, extraction = score_videos(sources, run, arguments.out, features, config, CONSOLE)
+    scores, extraction = score_videos(found.videos, run, arguments.out, features, config, CONSOLE)
     output.print(f"threshold {run.threshold_in_words}", markup=False)
     if scores:
-        output.print(f"report: {report_scores(scores, sources, run, arguments.out)}")
-    return list_troubles(extraction)
+        output.print(f"report: {report_scores(scores, found.videos, run, arguments.out)}")
+    return max(list_troubles(extraction), SOME_SET_ASIDE if found.passed_over else DONE)
 
 
 COMMAND = Command("New videos to a score for every frame and a report.", add_arguments, run)

@@ -19,7 +19,8 @@ from ...files import write_text
 from ..datasets import Counts, Dataset, DatasetChoice, LabelledVideo, Location, any_fold, count, frame_truth, locate
 from ..support.progress import SILENT, Report
 from ..videos.identity import digest, stamp
-from ..videos.reader import VideoError, is_cut_off, open_video
+from ..videos.probe import VideoError, is_cut_off
+from ..videos.reader import open_video
 from ..videos.sources import VideoSource, find_videos
 from ..videos.worker import Decoder
 from .config import AuditConfig

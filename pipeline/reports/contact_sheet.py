@@ -23,7 +23,7 @@ from ...files import write_bytes, write_text
 from ..datasets import check_clear, locate
 from ..scoring.runs import BankRow, read_bank, read_manifest_of_run
 from ..support.progress import SILENT, Report
-from ..videos.reader import VideoError
+from ..videos.probe import VideoError
 from ..videos.sources import find_videos
 from ..videos.worker import Decoder
 from .preview import Picture, pick_frames

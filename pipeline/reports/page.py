@@ -29,7 +29,7 @@ from ...errors import UserError
 from ...files import replacing
 from ..evaluation.metrics import THRESHOLD
 from ..videos.config import FOLDER_FRAME_RATE
-from ..videos.reader import VideoError
+from ..videos.probe import VideoError
 from ..videos.worker import Decoder
 from .preview import Preview, container_start, make_preview
 

@@ -1,14 +1,18 @@
-"""Videos: a file or a folder of frames, read once from the first frame to the last.
+"""Reading: a video file or a folder of frames, once from the first frame to the last.
 
-`decord` reads; PyAV takes over where decord gives up in the middle of a damaged file, so that every frame that can be
-decoded is. Frame ``i`` is always the ``i``-th decodable frame in presentation order, whatever the block size.
+The frames are FFmpeg's: all that it shows of the file's best picture stream, each once, in presentation order, upright,
+at times that begin with 0. `decord` reads them where it gives exactly these and is done sooner; where it may not, PyAV
+does, and takes over where decord gives up or FFmpeg complains within decord. What is missing or made up for is said.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,33 +21,27 @@ import av
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ...errors import UserError
 from .config import FOLDER_FRAME_RATE
+from .probe import (
+    LARGEST_PICTURE,
+    Probe,
+    Tally,
+    VideoError,
+    VideoInfo,
+    decodable,
+    fit_short_side,
+    fits_decord,
+    opened,
+    probe,
+)
 from .sources import FRAME_SUFFIXES, natural_key
 
 # decord decodes ahead of its reader without any bound (9,000 frames at 341×256 took 2.2 GB), so it reads what may lie
 # in memory as a whole; PyAV reads what is longer.
 DECORD_BYTES = 1 << 28
-# Containers with an index. Of transport streams, whole or cut, decord loses the frames before the second key frame and
-# repeats the last one as often; the times of program streams come out as -1e14.
-DECORD_CONTAINERS = frozenset({"asf", "avi", "flv", "matroska", "mov"})
-END_TOLERANCE = 0.5  # seconds that a whole video may lack of the length in its header
-
-
-class VideoError(UserError):
-    """One video cannot be read; the message names it and says why."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video says of itself before a frame is decoded; the size is that of the frames handed out."""
-
-    width: int
-    height: int
-    frame_rate: float  # average frames per second
-    declared_frames: int  # 0 where the container does not say
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,21 @@ def open_video(path: Path, short_side: int | None = None) -> Video:
 
 
 class Video(ABC):
-    """An open video: iterate over `blocks` once. Memory does not grow with the length of the video."""
+    """An open video: iterate over `blocks` once. Memory does not grow with the length of the video.
+
+    Attributes:
+        info: what it says of itself; once the last block is out, without the frames that its container hides.
+        decoder: what decoded it, with versions; complete once the last block is out.
+        decoded_frames: frames handed out so far.
+        salvaged_frames: of these, frames read by PyAV after decord had given up.
+        notes: what a user should know of the frames, such as how many are damaged.
+    """
 
     info: VideoInfo
-    decoder: str  # what decoded it, with versions; complete once the last block is out
-    decoded_frames = 0  # frames handed out so far
-    salvaged_frames = 0  # of these, frames read by PyAV after decord had given up
-    _reader: Any = None  # decord's, while it reads
+    decoder: str
+    decoded_frames = 0
+    salvaged_frames = 0
+    notes: tuple[str, ...] = ()
 
     def __enter__(self) -> Video:
         return self
@@ -84,11 +90,7 @@ class Video(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file and of the frames that were decoded ahead."""
-        self._reader = None
+        return
 
     @abstractmethod
     def blocks(self, size: int) -> Iterator[FrameBlock]:
@@ -104,72 +106,129 @@ class VideoFile(Video):
 
     def __init__(self, path: Path, short_side: int | None = None) -> None:
         self.path = path
-        width, height, rate, declared, self._container = _probe(path)
-        self.info = VideoInfo(*fit_short_side(width, height, short_side), rate, declared)
+        self._probe = found = probe(path)
+        width, height = fit_short_side(found.info.width, found.info.height, short_side)
+        self.info = replace(found.info, width=width, height=height)
         self.decoder = ""
-        self._salvaging = False
 
     def blocks(self, size: int) -> Iterator[FrameBlock]:
         """See `Video.blocks`."""
-        for block in self._decoded(size):
-            first, count = self.decoded_frames, len(block.frames)
-            self.decoded_frames += count
-            self.salvaged_frames += count if self._salvaging else 0
-            if self._container == "avi":  # has a frame rate and no times; those that decoders make up are out of order
-                yield FrameBlock(block.frames, np.arange(first, first + count) / self.info.frame_rate)
-            else:
-                yield block
+        most, gave_up = DECORD_BYTES // (self.info.width * self.info.height * 3), False
+        self.decoder = f"av {av.__version__}"
+        if fits_decord(self._probe, most):
+            import decord  # only where it is used: in one process, decord and torch have crashed each other
+
+            self.decoder = f"decord {decord.__version__}"
+            with suppress(_GaveUpError):
+                yield from self._handed_out(decord_blocks(self._probe, self.info, size))
+                return
+            self.decoder += f", then av {av.__version__} from frame {self.decoded_frames}"
+            gave_up = True
+        tally = Tally()
+        for block in self._handed_out(av_blocks(self._probe, self.info, size, self.decoded_frames, tally)):
+            self.salvaged_frames += gave_up * len(block.frames)
+            yield block
+        self.notes = tally.notes
+        if self.info.declared_frames:
+            self.info = replace(self.info, declared_frames=max(self.info.declared_frames - tally.hidden, 0))
         if not self.decoded_frames:
             raise VideoError(f"{self.path}: not a single frame can be decoded")
 
-    def _decoded(self, size: int) -> Iterator[FrameBlock]:
-        most = DECORD_BYTES // (self.info.width * self.info.height * 3)
-        if self._container in DECORD_CONTAINERS and self.info.declared_frames <= most:
-            import decord  # only where it is used: in one process, decord and torch have crashed each other
+    def _handed_out(self, blocks: Iterator[FrameBlock]) -> Iterator[FrameBlock]:
+        for block in blocks:
+            first, count = self.decoded_frames, len(block.frames)
+            self.decoded_frames += count
+            if self._probe.container == "avi":  # has a frame rate and no times; those that decoders make up are wrong
+                yield FrameBlock(block.frames, np.arange(first, first + count) / self.info.frame_rate)
+            else:
+                yield block
 
-            try:
-                self._reader = decord.VideoReader(
-                    str(self.path), width=self.info.width, height=self.info.height, num_threads=1
-                )
-                if len(self._reader) <= most:
-                    self.decoder = f"decord {decord.__version__}"
-                    yield from self._decord_blocks(size)
-                    return
-            except (decord.DECORDError, RuntimeError):
-                self._salvaging = True
-        if self._salvaging:
-            self.decoder = f"decord {decord.__version__}, then av {av.__version__} from frame {self.decoded_frames}"
-        else:
-            self.decoder = f"av {av.__version__}"
-        self._reader = None
-        yield from self._pyav_blocks(size, self.decoded_frames)
 
-    def _decord_blocks(self, size: int) -> Iterator[FrameBlock]:
-        reader = self._reader
-        for start in range(0, len(reader), size):
-            indices = range(start, min(start + size, len(reader)))
-            frames = reader.get_batch(indices).asnumpy()
-            yield FrameBlock(frames, np.asarray(reader.get_frame_timestamp(indices)[:, 0], np.float64))
+class _GaveUpError(Exception):
+    """decord cannot go on, or not exactly."""
 
-    def _pyav_blocks(self, size: int, first: int) -> Iterator[FrameBlock]:
-        """The frames from number ``first`` on, read by PyAV, which passes over packets that cannot be decoded."""
-        frames: list[NDArray[Any]] = []
-        times: list[float] = []
-        start = 0.0
-        for index, frame in enumerate(_decodable_frames(self.path)):
-            time = frame.time if frame.time is not None else index / self.info.frame_rate
+
+def decord_blocks(found: Probe, info: VideoInfo, size: int) -> Iterator[FrameBlock]:
+    """The frames of a file that `fits_decord`, read by decord, in blocks of ``size``.
+
+    Raises:
+        _GaveUpError: whatever decord raises, and as soon as FFmpeg complains within it: decord would go on with a
+            repeated picture.
+    """
+    import decord
+
+    with _complaints() as complained:
+        decord.logging.set_level(decord.logging.ERROR)
+        reader, start = None, 0.0
+        try:
+            reader = decord.VideoReader(str(found.path), width=info.width, height=info.height, num_threads=1)
+            for first in range(0, len(reader), size):
+                indices = range(first, min(first + size, len(reader)))
+                frames = reader.get_batch(indices).asnumpy()
+                times = np.asarray(reader.get_frame_timestamp(indices)[:, 0], np.float64)
+                if complained():
+                    raise _GaveUpError
+                start = start if first else float(times[0])
+                yield FrameBlock(frames, times - start)
+        except (_GaveUpError, GeneratorExit):
+            raise
+        except Exception as error:  # decord's own kinds of errors, and UnicodeError, and what else it may come to
+            raise _GaveUpError from error
+        finally:
+            decord.logging.set_level(decord.logging.QUIET)
+            del reader  # its thread may go on for a while, and complain
+
+
+@contextmanager
+def _complaints() -> Iterator[Callable[[], bool]]:
+    """Take what libraries write to the process's standard error, and tell whether they have written anything.
+
+    There is no other way to hear FFmpeg within decord. Nothing of it is shown: a fault of a video is said once, by us.
+    """
+    with tempfile.TemporaryFile() as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: os.fstat(file.fileno()).st_size > 0
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def av_blocks(found: Probe, info: VideoInfo, size: int, first: int, tally: Tally) -> Iterator[FrameBlock]:
+    """The frames of a file from number ``first`` on, read by PyAV, in blocks of ``size``.
+
+    Args:
+        found: the file.
+        info: says how large frames are to be.
+        size: frames a block.
+        first: frames before it are decoded and not handed out.
+        tally: takes what there is to say.
+    """
+    frames: list[NDArray[Any]] = []
+    times: list[float] = []
+    start = latest = 0.0
+    width, height = found.orientation.size(info.width, info.height)  # as stored
+    with opened(found.path) as container:
+        stream = container.streams[found.stream]
+        for index, frame in enumerate(decodable(container, stream, tally)):
+            time = frame.time if frame.time is not None else index / info.frame_rate
             if index == 0:
-                start = time  # decord counts from the first frame, whatever the container's clock shows there
+                start = time  # whatever the container's clock shows there
+            elif time - start <= latest:  # the clock begins anew, as in streams that were joined
+                start = time - latest - 1 / info.frame_rate
+            latest = time - start
             if index < first:
                 continue
-            scaled = frame.reformat(self.info.width, self.info.height, format="rgb24", interpolation="BICUBIC")
-            frames.append(scaled.to_ndarray())
-            times.append(time - start)
+            tally.damaged += frame.is_corrupt
+            scaled = frame.reformat(width, height, format="rgb24", interpolation="BICUBIC")
+            frames.append(found.orientation(scaled.to_ndarray()))
+            times.append(latest)
             if len(frames) == size:
                 yield FrameBlock(np.stack(frames), np.asarray(times, np.float64))
                 frames, times = [], []
-        if frames:
-            yield FrameBlock(np.stack(frames), np.asarray(times, np.float64))
+    if frames:
+        yield FrameBlock(np.stack(frames), np.asarray(times, np.float64))
 
 
 class FrameFolder(Video):
@@ -179,9 +238,10 @@ class FrameFolder(Video):
 
     def __init__(self, path: Path, short_side: int | None = None) -> None:
         self.files = sorted((f for f in path.iterdir() if f.suffix.lower() in FRAME_SUFFIXES), key=natural_key)
+        self.files = [file for file in self.files if not file.name.startswith(".")]
         if not self.files:
             raise VideoError(f"{path}: a folder without {', '.join(sorted(FRAME_SUFFIXES))} pictures is not a video")
-        width, height = self._open(self.files[0]).size
+        width, height = upright_size(self.files[0])
         self.info = VideoInfo(*fit_short_side(width, height, short_side), FOLDER_FRAME_RATE, len(self.files))
 
     def blocks(self, size: int) -> Iterator[FrameBlock]:
@@ -192,102 +252,55 @@ class FrameFolder(Video):
             self.decoded_frames += len(frames)
             yield FrameBlock(frames, times)
 
-    @staticmethod
-    def _open(file: Path) -> Image.Image:
-        try:
-            return Image.open(file)
-        except (OSError, UnidentifiedImageError) as error:
-            raise VideoError(f"{file}: not a readable picture ({error})") from error
-
     def _read(self, file: Path) -> NDArray[np.uint8]:
         size = (self.info.width, self.info.height)
-        with self._open(file) as picture:
-            try:
-                rgb = picture.convert("RGB")
-            except (OSError, SyntaxError, ValueError) as error:  # cut off, or a PNG with a broken chunk
-                raise VideoError(f"{file}: not a readable picture ({error})") from error
+        rgb = read_picture(file)
         return np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
 
 
-def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """The size ``(width, height)`` scaled down so that the shorter side is ``short_side``; never enlarged.
+def read_picture(file: Path) -> Image.Image:
+    """A picture, upright, in eight bits of red, green and blue.
 
-    None leaves it unchanged.
-    """
-    if short_side is None or min(width, height) <= short_side:
-        return width, height
-    scale = short_side / min(width, height)
-    return max(short_side, round(width * scale)), max(short_side, round(height * scale))
-
-
-def _probe(path: Path) -> tuple[int, int, float, int, str]:
-    """Width, height, frame rate, declared frames (0: unknown) and container of a file, from its header."""
-    try:
-        if path.stat().st_size == 0:
-            raise VideoError(f"{path}: the file is empty")
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: no picture stream (is it a sound file?)")
-            stream = container.streams.video[0]
-            width, height = stream.codec_context.width, stream.codec_context.height
-            rate = float(stream.average_rate or stream.guessed_rate or FOLDER_FRAME_RATE)
-            declared = stream.frames
-            name = container.format.name.split(",")[0]  # of "mov,mp4,m4a,3gp,3g2,mj2"
-    except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file") from error
-    except PermissionError as error:
-        raise VideoError(f"{path}: no permission to read it") from error
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path}: not a video that can be opened ({_reason(error)})") from error
-    if not width or not height:
-        raise VideoError(f"{path}: the picture stream has no size, nothing can be decoded")
-    return width, height, rate, declared, name
-
-
-def is_cut_off(path: Path) -> bool:
-    """Whether the end of a video, as its header promises it, is not in the file; nothing is decoded.
-
-    Only the last group of pictures is read. Files without a length in their header (streams, raw video) and folders of
-    frames are never cut off.
+    Those of more bits (thermal cameras) are scaled as FFmpeg scales them, from their whole range. What is transparent
+    is shown as it is stored.
 
     Raises:
-        VideoError: not a video that can be opened.
+        VideoError: not a readable picture, one of numbers that have no known range, or larger than `LARGEST_PICTURE`.
     """
-    if path.is_dir():
-        return False
     try:
-        with av.open(str(path)) as container:
-            start = (container.start_time or 0) / av.time_base
-            stream = container.streams.video[0]
-            promised = max(
-                (container.duration or 0) / av.time_base,
-                float(stream.frames / stream.average_rate) if stream.average_rate else 0.0,
-            )
-            if not promised:
-                return False
-            reached = 0.0
-            container.seek(int((start + max(promised - 1.0, 0.0)) * av.time_base))
-            for packet in container.demux():
-                if packet.pts is not None and not packet.is_corrupt:
-                    reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
-    except (av.FFmpegError, OSError, IndexError, OverflowError) as error:  # the last: of a nonsensical length
-        raise VideoError(f"{path}: its end cannot be read ({_reason(error)})") from error
-    return reached < promised - END_TOLERANCE
+        with _open_picture(file) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16 bits, in 16 or in 32
+                values = np.asarray(upright)
+                if values.min() < 0 or values.max() > 0xFFFF:
+                    raise VideoError(f"{file}: a picture of 32-bit numbers: which of them is white? Save it as 8 bits")
+                upright = Image.fromarray((values >> 8).astype(np.uint8))
+            if upright.mode == "F":
+                raise VideoError(f"{file}: a picture of floating-point numbers: which is white? Save it as 8 bits")
+            return upright.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # cut off, or a PNG with a broken chunk
+        raise VideoError(f"{file}: not a readable picture ({error})") from error
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+def upright_size(file: Path) -> tuple[int, int]:
+    """Width and height of an upright picture, from its header.
+
+    Raises:
+        VideoError: not a picture, or larger than `LARGEST_PICTURE`.
+    """
+    with _open_picture(file) as picture:
+        width, height = picture.size
+        turned = False
+        with suppress(OSError, SyntaxError, ValueError):  # of a damaged picture, which is told when it is read
+            turned = picture.getexif().get(ORIENTATION, 1) in SIDEWAYS
+    return (height, width) if turned else (width, height)
 
 
-def _decodable_frames(path: Path) -> Iterator[av.VideoFrame]:
-    """Every frame that can be decoded, in presentation order; a packet that cannot be is passed over."""
-    with av.open(str(path)) as container:
-        packets = container.demux(video=0)
-        while True:
-            try:
-                packet = next(packets, None)  # None as well once the container itself has broken off
-                if packet is None:
-                    return
-                yield from packet.decode()
-            except av.FFmpegError:
-                continue
+def _open_picture(file: Path) -> Image.Image:
+    try:
+        picture = Image.open(file)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise VideoError(f"{file}: not a readable picture ({error})") from error
+    if picture.width * picture.height > LARGEST_PICTURE:
+        raise VideoError(f"{file}: claims {picture.width}x{picture.height} pixels, the most is {LARGEST_PICTURE:,}")
+    return picture

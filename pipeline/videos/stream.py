@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 
 from .clips import Clipping
 from .identity import digest, stamp
-from .reader import VideoError, VideoInfo
+from .probe import VideoError, VideoInfo
 from .sources import VideoSource
-from .worker import Decoder, DecodingSummary
+from .worker import Decoder, DecodingSummary, SharedMemoryError
 
 CLIPS_WAITING = 4  # per worker
 
@@ -94,8 +95,9 @@ class ClipReader(Generic[Prepared]):
     ) -> None:
         self.sources, self.clipping, self.short_side, self.prepare_for = sources, clipping, short_side, prepare_for
         self.workers = max(1, min(workers, len(sources)))
-        self._numbers = iter(range(len(sources)))
+        self._numbers = deque(range(len(sources)))
         self._lock = threading.Lock()
+        self._reading = 0  # workers that have a video
         self._stopped = threading.Event()
         self._queue: queue.Queue[Event[Prepared] | BaseException | None] = queue.Queue(CLIPS_WAITING * self.workers)
 
@@ -129,8 +131,8 @@ class ClipReader(Generic[Prepared]):
     def _work(self, decoder: Decoder) -> None:
         try:
             with decoder:
-                while (number := self._next()) is not None:
-                    self._read(number, decoder)
+                while (number := self._next()) is not None and self._read(number, decoder):
+                    pass
         except Exception as error:  # the thread that consumes the events must hear of it
             self._put(error)
         finally:
@@ -138,7 +140,18 @@ class ClipReader(Generic[Prepared]):
 
     def _next(self) -> int | None:
         with self._lock:
-            return None if self._stopped.is_set() else next(self._numbers, None)
+            if self._stopped.is_set() or not self._numbers:
+                return None
+            self._reading += 1
+            return self._numbers.popleft()
+
+    def _back(self, number: int) -> bool:
+        """Let other workers read a video later, for which there is no memory now; False where there are no others."""
+        with self._lock:
+            if self._reading < 2:
+                return False
+            self._numbers.append(number)
+            return True
 
     def _put(self, event: Event[Prepared] | BaseException | None) -> None:
         while not self._stopped.is_set():
@@ -148,7 +161,8 @@ class ClipReader(Generic[Prepared]):
             except queue.Full:
                 continue
 
-    def _read(self, number: int, decoder: Decoder) -> None:
+    def _read(self, number: int, decoder: Decoder, *, again: bool = True) -> bool:
+        """Read a video; returns whether this worker may go on, or there are more than memory allows."""
         source, prepare = self.sources[number], self.prepare_for(number)
         times: list[NDArray[np.float64]] = []
 
@@ -163,10 +177,22 @@ class ClipReader(Generic[Prepared]):
                 for clip in self.clipping.split(frames()):
                     self._put(Clip(number, prepare(clip)))
                     if self._stopped.is_set():
-                        return
+                        return False
             self._put(Closed(number, video.summary, np.concatenate(times), *_identity(source.path)))
+        except SharedMemoryError as error:
+            if self._back(number):
+                return False
+            if again:  # those that had the memory may have let go of it since
+                with self._lock:
+                    self._reading += 1
+                return self._read(number, decoder, again=False)
+            self._put(Failed(number, error))
         except VideoError as error:
             self._put(Failed(number, error))
+        finally:
+            with self._lock:
+                self._reading -= 1
+        return True
 
 
 def _identity(path: Path) -> tuple[tuple[int, int], str]:

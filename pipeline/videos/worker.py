@@ -6,7 +6,9 @@ a few blocks and memory grows neither with the length nor with the number of vid
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import secrets
 import shutil
 import threading
@@ -23,7 +25,8 @@ from typing import cast
 import numpy as np
 
 from ...errors import UserError
-from .reader import FrameBlock, VideoError, VideoInfo, open_video
+from .probe import VideoError, VideoInfo
+from .reader import FrameBlock, open_video
 
 BLOCKS_IN_FLIGHT = 3
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it
@@ -57,6 +60,11 @@ class DecodingSummary:
     decoder: str
     decoded_frames: int
     salvaged_frames: int
+    notes: tuple[str, ...] = ()
+
+
+class SharedMemoryError(VideoError):
+    """There is no room for the pictures of a video now; there may be once other videos are done."""
 
 
 class DecodedVideo:
@@ -219,10 +227,8 @@ def _dispose(memory: SharedMemory) -> None:
 def _serve(connection: Connection) -> None:
     """The worker: decode what is asked for until the owner goes away."""
     import av.logging
-    import decord.logging
 
     av.logging.set_level(av.logging.PANIC)  # what is wrong with a video is said once, by us
-    decord.logging.set_level(decord.logging.QUIET)
     try:
         while True:
             request = connection.recv()
@@ -240,22 +246,32 @@ def _serve(connection: Connection) -> None:
         return
 
 
-def _check_shared_memory(path: Path, size: int) -> None:
-    """Refuse what does not fit: writing to memory that is not there would kill the process without a word."""
-    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else size
-    if free < size:
-        raise VideoError(
+def _reserved(path: Path, name: str, size: int) -> SharedMemory:
+    """Shared memory that is there: writing to what is only promised would kill the process without a word.
+
+    To look how much is free and to take it would not do: others look at the same time.
+    """
+    memory = SharedMemory(name, create=True, size=size)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(memory._fd, 0, size)  # type: ignore[attr-defined]  # nothing public gives it
+    except OSError as error:
+        _dispose(memory)
+        if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+            return SharedMemory(name, create=True, size=size)  # a system that cannot reserve any
+        free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
+        raise SharedMemoryError(
             f"{path}: decoding its pictures takes {size >> 20} MB of shared memory, {SHARED_MEMORY} has {free >> 20} "
             "MB left (in a container, start it with --shm-size 1g)"
-        )
+        ) from error
+    return memory
 
 
 def _decode(connection: Connection, request: _Request) -> None:
     with open_video(request.path, request.short_side) as video:
         info = video.info
         size = BLOCKS_IN_FLIGHT * request.block_size * info.height * info.width * 3
-        _check_shared_memory(request.path, size)
-        memory = SharedMemory(request.memory, create=True, size=size)
+        memory = _reserved(request.path, request.memory, size)
         try:
             connection.send(_Opened(info))
             connection.recv()  # the reader has attached the memory
@@ -269,7 +285,10 @@ def _decode(connection: Connection, request: _Request) -> None:
                 ring[slot, : len(block.frames)] = block.frames
                 connection.send(_Block(slot, block.times))
                 in_flight += 1
-            connection.send(DecodingSummary(info, video.decoder, video.decoded_frames, video.salvaged_frames))
+            summary = DecodingSummary(
+                video.info, video.decoder, video.decoded_frames, video.salvaged_frames, video.notes
+            )
+            connection.send(summary)
             for _ in range(in_flight):
                 connection.recv()
         finally:

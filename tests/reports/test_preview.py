@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from xelvad.pipeline.reports.preview import THUMBNAIL_HEIGHT, container_start, make_preview
-from xelvad.pipeline.videos.reader import VideoError, open_video
+from xelvad.pipeline.videos.probe import VideoError
+from xelvad.pipeline.videos.reader import open_video
 from xelvad.pipeline.videos.worker import DecodedVideo, Decoder
 
 VARYING_STEPS = np.where(np.arange(89) % 20 < 10, 0.04, 0.12)

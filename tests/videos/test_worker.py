@@ -13,7 +13,8 @@ import pytest
 
 from xelvad.errors import UserError
 from xelvad.pipeline.videos import worker as decoding
-from xelvad.pipeline.videos.reader import VideoError, open_video
+from xelvad.pipeline.videos.probe import VideoError
+from xelvad.pipeline.videos.reader import open_video
 from xelvad.pipeline.videos.worker import BLOCKS_IN_FLIGHT, DecodedVideo, Decoder
 
 from ..helpers.footage import Footage
