@@ -23,7 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
     help_of_extractor = "the clip networks, all fed by one decoding; `xelvad extractors` lists them"
     parser.add_argument("--extractor", type=str, nargs="+", default=["i3d-rgb"], help=help_of_extractor)
-    parser.add_class_arguments(ExtractionConfig, skip={"extractor"})
+    parser.add_class_arguments(ExtractionConfig, skip={"extractor", "retry"})
+    help_of_retry = "try videos again that were set aside before and have not changed since"
+    parser.add_argument("--retry", action="store_true", help=help_of_retry)
 
 
 def run(arguments: Namespace) -> int:

@@ -18,6 +18,7 @@ from ... import __version__
 from ...errors import UserError
 from ...leases import Lease, holder, try_acquire
 from ...models import Detector, HardInstanceBank
+from ...processes import Owner
 from ..datasets import Dataset
 from ..features.bags import TrainingVideos
 from ..features.store import FeatureStore
@@ -63,6 +64,7 @@ def train(
             process too, or the interrupted training was another one.
         OSError: ``out`` cannot be written to, or its disk is full.
     """
+    _check_free(out, resume)
     with _alone_in(out):
         return _train(dataset, features, out, config, resume, report)
 
@@ -147,11 +149,7 @@ def train_seeds(
         raise UserError(f"{out}: holds a run itself, seeds need a folder of their own; choose another --out")
     configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     for one in configs:
-        folder = seed_folder(out, one.seed)
-        owner = holder(folder / LEASE)
-        if owner is not None:
-            raise UserError(_in_use(folder, f" (pid {owner.pid} on {owner.host})"))
-        _check_out(folder, resume)
+        _check_free(seed_folder(out, one.seed), resume)
     return [train(dataset, features, seed_folder(out, one.seed), one, resume=resume, report=report) for one in configs]
 
 
@@ -200,8 +198,7 @@ def _alone_in(out: Path) -> Iterator[Lease]:
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     lease = try_acquire(out / LEASE)
     if lease is None:
-        owner = holder(out / LEASE)
-        raise UserError(_in_use(out, f" (pid {owner.pid} on {owner.host})" if owner is not None else ""))
+        raise _InUseError(out, holder(out / LEASE))
     try:
         with lease:
             yield lease
@@ -211,8 +208,20 @@ def _alone_in(out: Path) -> Iterator[Lease]:
                 folder.rmdir()
 
 
-def _in_use(out: Path, by: str) -> str:
-    return f"{out}: another training{by} is writing this run; wait for it or choose another --out"
+class _InUseError(UserError):
+    """Another process is training into the same run folder."""
+
+    def __init__(self, out: Path, owner: Owner | None) -> None:
+        by = f" (pid {owner.pid} on {owner.host})" if owner is not None else ""
+        super().__init__(f"{out}: another training{by} is writing this run; wait for it or choose another --out")
+
+
+def _check_free(out: Path, resume: bool) -> None:
+    """Refuse, before anything is changed, a run folder that is taken."""
+    owner = holder(out / LEASE)
+    if owner is not None:
+        raise _InUseError(out, owner)
+    _check_out(out, resume)
 
 
 def _check_out(out: Path, resume: bool) -> None:

@@ -1,6 +1,11 @@
 """Training: the same seed gives the same bytes, XEL does what it says, and what cannot be learnt from is refused."""
 
 import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -609,6 +614,56 @@ def test_a_finished_run_is_not_overwritten(data: Path) -> None:
     with pytest.raises(UserError, match="finished run"):
         trained(data, "run", quick(seed=9))
     assert files_of(data / "run") == before
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from xelvad.leases import try_acquire
+from xelvad.pipeline.training.train import LEASE
+
+lease = try_acquire(Path(sys.argv[1]) / LEASE)
+print(lease is not None, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_trainings_into_one_folder_are_one_too_many_until_the_first_is_gone(data: Path) -> None:
+    """Guards against two that wrote the same files: of one the weights, of the other the manifest."""
+    out = data / "seeds/seed-0"
+    command = [sys.executable, "-c", HOLDER, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        (out / "tensorboard").mkdir()
+        curves = out / "tensorboard/events.out.tfevents.1"
+        curves.write_text("the first one's")
+        (out / "state.pt").write_text("the first one's")
+        said = f"{out}: another training (pid {process.pid} on {socket.gethostname()}) is writing this run; wait for it"
+        for resume in False, True:
+            for start in (
+                lambda: train(dataset_of(data), data / "features", out, quick(), resume=resume),  # noqa: B023
+                lambda: train_seeds(dataset_of(data), data / "features", out.parent, quick(), 2, resume=resume),  # noqa: B023
+            ):
+                with pytest.raises(UserError, match=re.escape(f"{said} or choose another --out")):
+                    start()
+        assert curves.read_text() == (out / "state.pt").read_text() == "the first one's"
+        assert not (out.parent / "seed-1").exists()
+        process.kill()
+    (out / "state.pt").unlink()
+    trained(data, "seeds/seed-0", quick())
+    assert not curves.exists()
+    assert not list(out.glob(".*"))
+
+
+def test_a_training_that_fails_leaves_no_folder_that_it_made(data: Path) -> None:
+    shutil.rmtree(data / "features")
+    (data / "there").mkdir()
+    for out in "runs/new", "there/new":
+        with pytest.raises(UserError):
+            trained(data, out, quick())
+    assert not (data / "runs").exists()
+    assert list((data / "there").iterdir()) == []
 
 
 @pytest.mark.parametrize(
