@@ -161,8 +161,26 @@ class ClipReader(Generic[Prepared]):
             except queue.Full:
                 continue
 
-    def _read(self, number: int, decoder: Decoder, *, again: bool = True) -> bool:
+    def _read(self, number: int, decoder: Decoder) -> bool:
         """Read a video; returns whether this worker may go on, or there are more than memory allows."""
+        try:
+            for last in (False, True):  # those that had the memory may have let go of it since
+                try:
+                    self._read_once(number, decoder)
+                    break
+                except SharedMemoryError as error:
+                    if self._back(number):
+                        return False
+                    if last:
+                        self._put(Failed(number, error))
+        except VideoError as error:
+            self._put(Failed(number, error))
+        finally:
+            with self._lock:
+                self._reading -= 1
+        return True
+
+    def _read_once(self, number: int, decoder: Decoder) -> None:
         source, prepare = self.sources[number], self.prepare_for(number)
         times: list[NDArray[np.float64]] = []
 
@@ -171,28 +189,13 @@ class ClipReader(Generic[Prepared]):
                 times.append(block.times)
                 yield block.frames
 
-        try:
-            with decoder.read(source.path, self.short_side, self.clipping.length) as video:
-                self._put(Opened(number, video.info))
-                for clip in self.clipping.split(frames()):
-                    self._put(Clip(number, prepare(clip)))
-                    if self._stopped.is_set():
-                        return False
-            self._put(Closed(number, video.summary, np.concatenate(times), *_identity(source.path)))
-        except SharedMemoryError as error:
-            if self._back(number):
-                return False
-            if again:  # those that had the memory may have let go of it since
-                with self._lock:
-                    self._reading += 1
-                return self._read(number, decoder, again=False)
-            self._put(Failed(number, error))
-        except VideoError as error:
-            self._put(Failed(number, error))
-        finally:
-            with self._lock:
-                self._reading -= 1
-        return True
+        with decoder.read(source.path, self.short_side, self.clipping.length) as video:
+            self._put(Opened(number, video.info))
+            for clip in self.clipping.split(frames()):
+                self._put(Clip(number, prepare(clip)))
+                if self._stopped.is_set():
+                    return
+        self._put(Closed(number, video.summary, np.concatenate(times), *_identity(source.path)))
 
 
 def _identity(path: Path) -> tuple[tuple[int, int], str]:

@@ -5,7 +5,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from xelvad.pipeline.videos.clips import Clipping
 from xelvad.pipeline.videos.config import Tail
 from xelvad.pipeline.videos.sources import VideoSource
 from xelvad.pipeline.videos.stream import CLIPS_WAITING, Clip, ClipReader, Closed, Failed, Opened, Prepare
-from xelvad.pipeline.videos.worker import SHARED_MEMORY
+from xelvad.pipeline.videos.worker import SHARED_MEMORY, DecodedVideo, Decoder, SharedMemoryError
 
 from ..helpers.footage import Footage
 
@@ -226,3 +226,43 @@ def test_a_slow_consumer_lets_no_clips_pile_up(tmp_path: Path, workers: int) -> 
 def test_more_workers_than_videos_are_not_started(sources: list[VideoSource]) -> None:
     assert reader(sources[:2], workers=8).workers == 2
     assert reader(sources, workers=0).workers == 1
+
+
+class OneAtATime(Decoder):
+    """A decoder for whose pictures there is shared memory once."""
+
+    room = threading.Semaphore(1)
+
+    @contextmanager
+    def read(self, path: Path, short_side: int | None, block_size: int) -> Iterator[DecodedVideo]:
+        if not self.room.acquire(blocking=False):
+            raise SharedMemoryError(f"{path}: decoding its pictures takes more shared memory than there is")
+        try:
+            time.sleep(0.05)
+            with super().read(path, short_side, block_size) as video:
+                yield video
+        finally:
+            self.room.release()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_with_little_shared_memory_fewer_workers_read_all(
+    sources: list[VideoSource], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    # Guards against looking how much memory is free and then taking it: others look at the same time, and crash.
+    monkeypatch.setattr("xelvad.pipeline.videos.stream.Decoder", OneAtATime)
+    with closing(ClipReader(sources, Clipping(), 480, numbers, workers).events()) as events:
+        ends = {event.number: event for event in events if isinstance(event, Closed | Failed)}
+    assert sorted(ends) == list(range(len(sources)))
+    assert all(isinstance(end, Closed) for end in ends.values())
+
+
+def test_a_video_for_which_there_is_never_enough_memory_is_set_aside_with_the_reason(
+    sources: list[VideoSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OneAtATime, "room", threading.Semaphore(0))
+    monkeypatch.setattr("xelvad.pipeline.videos.stream.Decoder", OneAtATime)
+    with closing(ClipReader(sources[:2], Clipping(), 480, numbers, 2).events()) as events:
+        failed = {event.number: str(event.error) for event in events if isinstance(event, Failed)}
+    assert len(failed) == 2
+    assert all("more shared memory" in reason for reason in failed.values())
