@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import UserError
 
@@ -51,7 +51,13 @@ def inner_name(value: str) -> str | None:
     return None if inner else "must be a relative path without .."
 
 
+def plain_name(value: str) -> str | None:
+    """The check of a name that becomes one part of a path."""
+    return "must be a plain name" if "/" in value or "\\" in value or inner_name(value) else None
+
+
 Name = Annotated[str, inner_name]
+PlainName = Annotated[str, plain_name]
 Count = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 
@@ -63,13 +69,14 @@ class _WrongError(Exception):
         super().__init__(f"{key}: {reason}" if key else reason)
 
 
-def read_json(path: Path, advice: str, missing: str = "") -> Any:
-    """The plain value that a JSON file holds. NaN and infinity, which JSON does not have, are refused.
+def read_json(path: Path, advice: str, missing: str = "", word: str = "damaged") -> Any:
+    """The plain value that a JSON file holds.
 
     Args:
         path: of the file.
         advice: what to do about a file that is damaged.
         missing: what to do where there is none, if that is something else.
+        word: for a file that is damaged.
 
     Raises:
         UserError: missing, too large, nested too deeply, or not JSON in UTF-8; names the file.
@@ -77,20 +84,16 @@ def read_json(path: Path, advice: str, missing: str = "") -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes, more than any such file has")
-        return json.loads(path.read_text("utf-8"), parse_constant=_no_constant)
+        return json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; {missing or advice}") from error
     except RecursionError as error:
-        raise UserError(f"{path}: a damaged file (nested too deeply); {advice}") from error
+        raise UserError(f"{path}: {word} (nested too deeply); {advice}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: a damaged file ({' '.join(str(error).split())}); {advice}") from error
+        raise UserError(f"{path}: {word} ({' '.join(str(error).split())}); {advice}") from error
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
-def parse(kind: type[T], value: Any, where: object, advice: str) -> T:
+def parse(kind: type[T], value: Any, where: object, advice: str, word: str = "damaged") -> T:
     """A plain value as ``kind``, a dataclass or any type that a field of one may have.
 
     Args:
@@ -98,6 +101,7 @@ def parse(kind: type[T], value: Any, where: object, advice: str) -> T:
         value: of JSON or YAML: dictionaries, lists, text, numbers, None.
         where: it stands, for people: a file.
         advice: what to do about a wrong one.
+        word: for a wrong one.
 
     Raises:
         UserError: it is not; names the place and the key.
@@ -105,9 +109,9 @@ def parse(kind: type[T], value: Any, where: object, advice: str) -> T:
     try:
         found: T = _parsed(kind, value, "")
     except _WrongError as error:
-        raise UserError(f"{where}: a damaged file ({error}); {advice}") from error
+        raise UserError(f"{where}: {word} ({error}); {advice}") from error
     except RecursionError as error:
-        raise UserError(f"{where}: a damaged file (nested too deeply); {advice}") from error
+        raise UserError(f"{where}: {word} (nested too deeply); {advice}") from error
     return found
 
 

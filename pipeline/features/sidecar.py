@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from ...schema import Count, Name, Range, above_zero, parse, read_json, shown
+from ...schema import Count, Name, PlainName, Range, above_zero, parse, read_json, shown
 from ..datasets import MAX_FRAMES
 from ..videos.clips import Clipping, Segments
 
@@ -21,7 +21,7 @@ TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision
 SLOWEST = 1e-6  # frames per second, and no less where frames lie years apart
 MAX_CROPS = 1 << 10
 MAX_DIM = 1 << 20  # numbers of a clip
-ADVICE = "delete it and extract the video again"
+DAMAGED, ADVICE = "a damaged sidecar", "delete it and extract the video again"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Sidecar:
     salvaged_frames: Count
     timeline: Timeline
     clipping: Clipping | Segments
-    extractor: str
+    extractor: PlainName
     fingerprint: str
     feature_dim: Annotated[int, Range(1, MAX_DIM)]
     decoder: str
@@ -80,15 +80,15 @@ class Sidecar:
         Raises:
             UserError: missing, damaged, or of another version of the format; names the file and the key.
         """
-        fields = read_json(path, ADVICE, missing="extract the video again")
+        fields = read_json(path, ADVICE, "extract the video again", DAMAGED)
         if isinstance(fields, dict) and fields.get("format") != FORMAT:
             raise UserError(
                 f"{path}: a feature file of format {shown(fields.get('format'))}, this version reads {FORMAT}"
             )
-        sidecar = parse(cls, fields, path, ADVICE)
+        sidecar = parse(cls, fields, path, ADVICE, DAMAGED)
         wrong = sidecar._contradiction()
         if wrong:
-            raise UserError(f"{path}: a damaged file ({wrong}); {ADVICE}")
+            raise UserError(f"{path}: {DAMAGED} ({wrong}); {ADVICE}")
         return sidecar
 
     def _contradiction(self) -> str:

@@ -14,17 +14,23 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 
 from ...errors import UserError
 from ...files import write_bytes, write_text
+from ...schema import Count, Name, PlainName, Range, Share, parse, read_json, shown
+from ..datasets import MAX_FRAMES
 from ..features.config import BagConfig
 from ..features.scaling import Scaling
-from ..videos.clips import Clipping, Segments, clipping_from
-from .learned import Learned
+from ..features.sidecar import MAX_DIM
+from ..videos.clips import Clipping, Segments
+from .learned import Learned, Separation
+from .stored import ADVICE, check_weights, read_scaling, read_yaml
 from .thresholds import Calibration
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 READABLE = (1, FORMAT)
+MAX_SEGMENTS = 1 << 16  # that a video is averaged into
 SCALING = "scaling.safetensors"
 LAST = "last"
 CHOICES = (LAST, "best_on_validation", "best_on_test")  # which weights of a run
@@ -44,18 +51,18 @@ class RunManifest:
 
     version: str  # of xelvad
     detector: str
-    xel: str  # mode: off, epoch or batch
-    feature_dim: int
-    extractor: str
+    xel: Literal["off", "epoch", "batch"]
+    feature_dim: Annotated[int, Range(1, MAX_DIM)]
+    extractor: PlainName
     fingerprint: str  # of the extractor: new videos must be scored on features of the same
     clipping: Clipping | Segments
     bags: BagConfig
-    seed: int
+    seed: Count
     dataset: str
     dataset_digest: str
     features_digest: str  # over the digests of all training videos
-    training_videos: int  # that it learnt from
-    validation_videos: int  # put aside of the training videos
+    training_videos: Count  # that it learnt from
+    validation_videos: Count  # put aside of the training videos
     quirks: str
     torch_version: str
     format: int = FORMAT
@@ -81,13 +88,13 @@ class BankRow:
         epochs: for how many refreshes in a row it has been chosen.
     """
 
-    video: str
-    clip: int
-    first_frame: int
-    end_frame: int
+    video: Name
+    clip: Count
+    first_frame: Annotated[int, Range(0, MAX_FRAMES)]
+    end_frame: Annotated[int, Range(0, MAX_FRAMES)]
     seconds: float
-    score: float
-    epochs: int
+    score: Share
+    epochs: Count
 
 
 @dataclass(frozen=True)
@@ -198,20 +205,28 @@ def read_manifest_of_run(folder: Path) -> RunManifest:
         raise UserError(f"{folder}: no such run folder; xelvad train --out {folder} would make one")
     if not is_run(folder):
         raise UserError(f"{folder}: not a run folder, or its training did not finish (there is no manifest.json)")
-    try:
-        fields = json.loads(path.read_text())
-        if fields.get("format") not in READABLE:
-            raise UserError(
-                f"{folder}: a run of format {fields.get('format')} (xelvad {fields.get('version')}), "
-                f"this version reads formats up to {FORMAT}: train again, or use that version"
-            )
-        fields["clipping"] = clipping_from(fields["clipping"])
-        if "l2_normalise" in fields["bags"]:  # format 1
-            fields["bags"]["scale"] = "l2" if fields["bags"].pop("l2_normalise") else "none"
-        fields["bags"] = BagConfig(**fields["bags"])
-        return RunManifest(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: damaged ({error})") from error
+    fields = read_json(path, ADVICE)
+    if not isinstance(fields, dict) or fields.get("format") not in READABLE:
+        kind = shown(fields.get("format")) if isinstance(fields, dict) else "unknown"
+        raise UserError(
+            f"{path}: damaged, or a run of format {kind} (xelvad {_version_of(fields)}), this version reads formats up "
+            f"to {FORMAT}: train again, or use that version"
+        )
+    bags = fields.get("bags")
+    if isinstance(bags, dict) and isinstance(bags.get("l2_normalise"), bool):  # format 1
+        bags["scale"] = "l2" if bags.pop("l2_normalise") else "none"
+    manifest = parse(RunManifest, fields, path, ADVICE)
+    cut = manifest.clipping
+    if (cut.length if isinstance(cut, Clipping) else cut.segments) > MAX_FRAMES:
+        raise UserError(f"{path}: damaged (clipping: more than the {MAX_FRAMES} frames of a video); {ADVICE}")
+    if manifest.bags.segments > MAX_SEGMENTS:
+        raise UserError(f"{path}: damaged (bags.segments: more than {MAX_SEGMENTS}); {ADVICE}")
+    return manifest
+
+
+def _version_of(fields: Any) -> str:
+    version = fields.get("version") if isinstance(fields, dict) else None
+    return version[:20] if isinstance(version, str) and version.isprintable() else "of unknown version"
 
 
 def identity_of(folder: Path) -> dict[str, Any]:
@@ -220,11 +235,11 @@ def identity_of(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: as `read_manifest_of_run`, or a damaged configuration.
     """
-    manifest, path = read_manifest_of_run(folder), folder / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: damaged ({error})") from error
+    manifest = read_manifest_of_run(folder)
+    path = folder / "config.yaml"
+    config = read_yaml(path)
+    if config.get("validation") is not None:
+        parse(float, config["validation"], f"{path}, validation", ADVICE)
     return {"config": config, "labels": manifest.dataset_digest, "features": manifest.features_digest}
 
 
@@ -249,24 +264,36 @@ def load_run(folder: Path, which: str = LAST) -> Run:
     manifest = read_manifest_of_run(folder)
     if manifest.detector not in DETECTORS:
         raise UserError(f"{folder}: holds a detector {manifest.detector!r}, this version knows {', '.join(DETECTORS)}")
-    detector = DETECTORS[manifest.detector](manifest.feature_dim)
     path = weights_path(folder, which)
     if which != LAST and not path.exists():
         raise UserError(f"{path}: this run has no such weights; it has {', '.join(kept_weights(folder))}")
     try:
-        detector.load_state_dict(safetensors.torch.load(path.read_bytes()))
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        state = safetensors.torch.load(path.read_bytes())
+        check_weights(state, DETECTORS[manifest.detector], manifest.feature_dim)
+        detector = DETECTORS[manifest.detector](manifest.feature_dim)
+        detector.load_state_dict(state)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: the detector's weights cannot be loaded ({reason})") from error
     return Run(
         folder,
         manifest,
         detector.eval(),
-        _read_scaling(folder, manifest),
+        read_scaling(folder / SCALING, manifest.bags.scale, manifest.feature_dim),
         read_learned(folder),
         read_calibration(folder, which),
         which,
     )
+
+
+@dataclass(frozen=True)
+class _WhatWasLearned:
+    """As `Learned.plain` gives it."""
+
+    verdict: str
+    sentence: str
+    training: Separation
+    validation: Separation | None
 
 
 def read_learned(folder: Path) -> Learned | None:
@@ -275,12 +302,13 @@ def read_learned(folder: Path) -> Learned | None:
     Raises:
         UserError: ``metrics.json`` is missing or damaged.
     """
-    path = folder / "metrics.json"
-    try:
-        found = json.loads(path.read_text("utf-8")).get("learned")
-        return None if found is None else Learned.restored(found)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: missing or damaged ({error})") from error
+    found = _metric(folder, "learned", _WhatWasLearned)
+    if found is None:
+        return None
+    for each in filter(None, (found.training, found.validation)):
+        if not (0 <= each.low <= each.auc <= each.high <= 1 and min(each.abnormal, each.normal) > 0 <= each.spread):
+            raise UserError(f"{folder / 'metrics.json'}: damaged (learned: {each} cannot be); {ADVICE}")
+    return Learned(found.training, found.validation)
 
 
 def read_calibration(folder: Path, which: str = LAST) -> Calibration | None:
@@ -289,26 +317,17 @@ def read_calibration(folder: Path, which: str = LAST) -> Calibration | None:
     Raises:
         UserError: ``metrics.json`` is missing or damaged.
     """
+    found = (_metric(folder, "calibration", dict[str, Calibration | None]) or {}).get(which)
+    if found is not None and not (0 < found.target < 1 and min(found.videos, found.frames) > 0):
+        raise UserError(f"{folder / 'metrics.json'}: damaged (calibration: {found} cannot be); {ADVICE}")
+    return found
+
+
+def _metric(folder: Path, name: str, kind: type[T]) -> T | None:
+    """A part of a run's ``metrics.json``; None where there is none."""
     path = folder / "metrics.json"
-    try:
-        found = json.loads(path.read_text("utf-8")).get("calibration", {}).get(which)
-        return None if found is None else Calibration(**found)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: missing or damaged ({error})") from error
-
-
-def _read_scaling(folder: Path, manifest: RunManifest) -> Scaling:
-    import safetensors.numpy
-
-    path = folder / SCALING
-    try:
-        arrays = safetensors.numpy.load(path.read_bytes()) if path.exists() else {}
-        scaling = Scaling.restored(manifest.bags.scale, arrays)
-        if any(array.shape != (manifest.feature_dim,) for array in scaling.arrays.values()):
-            raise ValueError(f"not {manifest.feature_dim} numbers, one for each dimension of the features")
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: what features are scaled by is missing or damaged ({error})") from error
-    return scaling
+    fields = parse(dict[str, Any], read_json(path, ADVICE), path, ADVICE)
+    return None if fields.get(name) is None else parse(kind, fields[name], f"{path}, {name}", ADVICE)
 
 
 def kept_weights(folder: Path) -> list[str]:
@@ -326,7 +345,4 @@ def read_bank(folder: Path) -> list[BankRow]:
     path = folder / "bank.json"
     if manifest.xel == "off" or not path.exists():
         raise UserError(f"{folder}: {manifest.name} was trained without XEL, so it has no hard instance bank")
-    try:
-        return [BankRow(**row) for row in json.loads(path.read_text())]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error})") from error
+    return parse(list[BankRow], read_json(path, ADVICE), path, ADVICE)

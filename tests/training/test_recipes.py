@@ -14,7 +14,7 @@ from xelvad.pipeline.cli import main
 from xelvad.pipeline.features.config import BagConfig
 from xelvad.pipeline.training.config import TrainingConfig, XELConfig
 from xelvad.pipeline.training.pace import Pace
-from xelvad.pipeline.training.recipes import detector_recipe, load_recipe, recipe_names, recipe_path
+from xelvad.pipeline.training.recipes import detector_recipe, load_recipe, recipe_in, recipe_names, recipe_path
 from xelvad.pipeline.training.train import plain
 
 DATA_SETS = ("ucf-crime", "shanghaitech")
@@ -163,3 +163,34 @@ def test_options_are_not_abbreviated_since_a_recipe_would_be_overlooked(option: 
 def test_a_recipe_that_is_not_there_is_refused_by_the_function() -> None:
     with pytest.raises(UserError, match="no recipe 'srf'; known: general/ar-net, "):
         load_recipe("srf")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("iterations: many", "iterations: must be a whole number, not 'many'"),
+        ("iterations: -1", "iterations must be positive, not -1"),
+        ("iteration: 5", "unknown key 'iteration'"),
+        ("xel: {margins: [0.5, a]}", "xel.margins[1]: must be a number, not 'a'"),
+        ("xel: []", "xel: must be keys with values, not a list (0)"),
+        ("betas: [0.9]", "betas: must have 2 values, not 1"),
+        ("[1, 2]", "must be keys with values, not a list (2)"),
+        ("learning_rate: .nan", "learning_rate: must be a finite number, not nan"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_file_and_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.setattr("xelvad.pipeline.training.recipes.FOLDER", tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "one.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_recipe("own/one")
+    assert f"{tmp_path / 'own' / 'one.yaml'}: damaged ({message}); " in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["recipe: 2020-99-99", "[" * 5000, "recipe: [", "\0", "\xff", "7"])
+def test_a_configuration_that_cannot_be_read_names_no_recipe(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    assert recipe_in(["train", "--config", str(path)]) == "general/mil"

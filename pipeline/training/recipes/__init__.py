@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ....errors import UserError
-from ...features.config import BagConfig
-from ..config import TrainingConfig, XELConfig
+from ....schema import parse
+from ..config import TrainingConfig
 
 FOLDER = Path(__file__).parent
 GENERAL = "general"
@@ -39,19 +38,10 @@ def load_recipe(name: str) -> TrainingConfig:
     """The settings of a recipe.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is none of this name, or it has settings that there are not; names the file and the setting.
     """
-    settings: dict[str, Any] = _with_tuples(yaml.safe_load(recipe_path(name).read_text("utf-8")))
-    settings["bags"] = BagConfig(**settings.get("bags", {}))
-    settings["xel"] = XELConfig(**settings.get("xel", {}))
-    return TrainingConfig(**settings)
-
-
-def _with_tuples(value: Any) -> Any:
-    """YAML's lists as the tuples of the configuration."""
-    if isinstance(value, dict):
-        return {key: _with_tuples(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+    path = recipe_path(name)
+    return parse(TrainingConfig, yaml.safe_load(path.read_text("utf-8")), path, "correct it as TrainingConfig says")
 
 
 def detector_recipe(detector: str) -> str:
@@ -104,7 +94,7 @@ def _named_in(config: Path) -> dict[str, str]:
     """What a configuration file says about recipe and detector; one that cannot be read is refused later, by name."""
     try:
         settings = yaml.safe_load(config.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     found = settings if isinstance(settings, dict) else {}
     return {key: str(found[key]) for key in ("recipe", "detector") if found.get(key)}
