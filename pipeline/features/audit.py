@@ -21,7 +21,7 @@ from ..support.progress import SILENT, Report
 from ..videos.identity import digest, stamp
 from ..videos.probe import VideoError, is_cut_off
 from ..videos.reader import open_video
-from ..videos.sources import VideoSource, find_videos
+from ..videos.sources import VideoSource, search
 from ..videos.worker import Decoder
 from .config import AuditConfig
 from .store import Features, FeatureStore
@@ -42,6 +42,7 @@ Kind = Literal[
     "annotation",  # does not fit the video
     "frame rate",
     "features",
+    "passed over",  # what lies among the videos and is none that can be read
     "overlong",  # an annotation that is known to run past the video's end; the only one that is no trouble
 ]
 
@@ -195,9 +196,10 @@ def _differences(dataset: Dataset) -> Iterator[Finding]:
 
 def _look_at_folder(dataset: Dataset, folder: Path) -> tuple[Location, list[Finding]]:
     """Find the videos, and see what is missing, twice there, or too many."""
-    sources = find_videos([folder])
-    location = locate([video.name for video in dataset.videos], sources)
-    return location, [*_misplaced(location), *_duplicates(sources, location)]
+    found = search([folder])
+    location = locate([video.name for video in dataset.videos], found.videos)
+    passed_over = [Finding("passed over", path, why) for path, why in found.passed_over.items()]
+    return location, [*_misplaced(location), *_duplicates(found.videos, location), *passed_over]
 
 
 def _misplaced(location: Location) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from .reader import FrameBlock, open_video
 
 BLOCKS_IN_FLIGHT = 3
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it
+YOUNG_SECONDS = 60.0
 PATIENCE_SECONDS = 120.0  # a decoder that says nothing for so long hangs
 
 
@@ -132,7 +134,7 @@ class Decoder:
         self._start(path)
         assert self._connection is not None
         self._reading = path
-        self._memory = name = f"xelvad_{secrets.token_hex(8)}"  # macOS takes 31 letters
+        self._memory = name = f"xelvad_{os.getpid()}_{secrets.token_hex(5)}"  # macOS takes 31 letters
         self._tell(_Request(path, short_side, block_size, name))
         opened = cast(_Opened, self.receive())
         memory = SharedMemory(name)
@@ -179,6 +181,7 @@ class Decoder:
                 raise VideoError(f"{path}: not read, its decoder was cancelled")
             if self._process is not None and self._process.is_alive():
                 return
+            sweep_shared_memory()
             context = multiprocessing.get_context("spawn")  # a fork would inherit the device and the network's threads
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True, name="xelvad-decoder")
@@ -209,6 +212,29 @@ class Decoder:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._memory = None
+
+
+def sweep_shared_memory() -> None:
+    """Remove the shared memory of runs that were killed together with their decoders: nothing else ever would.
+
+    What is younger than a minute stays: a process of a container that shares the memory but not the numbers of its
+    processes may be about to look at it.
+    """
+    for path in SHARED_MEMORY.glob("xelvad_*_*") if SHARED_MEMORY.is_dir() else ():
+        owner = path.name.split("_")[1]
+        with suppress(OSError):
+            if owner.isdecimal() and time.time() - path.stat().st_mtime > YOUNG_SECONDS and not _is_alive(int(owner)):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def _ring(memory: SharedMemory, info: VideoInfo, block_size: int) -> np.ndarray:

@@ -1,4 +1,5 @@
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from xelvad.errors import UserError
 from xelvad.pipeline.videos import worker as decoding
 from xelvad.pipeline.videos.probe import VideoError
 from xelvad.pipeline.videos.reader import open_video
-from xelvad.pipeline.videos.worker import BLOCKS_IN_FLIGHT, DecodedVideo, Decoder
+from xelvad.pipeline.videos.worker import BLOCKS_IN_FLIGHT, SHARED_MEMORY, DecodedVideo, Decoder, sweep_shared_memory
 
 from ..helpers.footage import Footage
 
@@ -295,3 +296,26 @@ def test_a_killed_owner_leaves_neither_worker_nor_memory_and_never_had_decord(tm
             time.sleep(0.05)
     assert not process.exists() or "Z" in (process / "stat").read_text().split()[2]
     assert not any(Path(memory).exists() for memory in memories)
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="this system keeps shared memory where nobody can look")
+def test_the_memory_of_killed_runs_is_swept_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    token = secrets.token_hex(4)
+    names = {
+        "dead": f"xelvad_{ended.pid}_{token}",
+        "alive": f"xelvad_{os.getpid()}_{token}",
+        "young": f"xelvad_{ended.pid}_{token}y",
+        "other": f"xelvad_{token}",
+    }
+    try:
+        for kind, name in names.items():
+            (SHARED_MEMORY / name).touch()
+            if kind != "young":
+                os.utime(SHARED_MEMORY / name, (0, 0))
+        sweep_shared_memory()
+        assert {kind for kind, name in names.items() if (SHARED_MEMORY / name).exists()} == {"alive", "young", "other"}
+    finally:
+        for name in names.values():
+            (SHARED_MEMORY / name).unlink(missing_ok=True)
