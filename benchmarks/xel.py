@@ -19,6 +19,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,8 @@ def measure(data: str, found: dict[str, TrainingConfig], options: argparse.Names
         for fold in folds
     ]
     measured = {}
-    with ProcessPoolExecutor(WORKERS) as pool:
+    # Started anew: a fork of a process that has extracted features would wait for threads that it does not have.
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
         results = pool.map(run, tasks)
         for label in found:
             scored = [[[ScoredVideo(*video) for video in next(results)] for _ in folds] for _ in seeds]
