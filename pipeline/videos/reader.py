@@ -161,7 +161,7 @@ def decord_blocks(found: Probe, info: VideoInfo, size: int) -> Iterator[FrameBlo
         decord.logging.set_level(decord.logging.ERROR)
         reader, start = None, 0.0
         try:
-            reader = decord.VideoReader(str(found.path), width=info.width, height=info.height, num_threads=1)
+            reader = decord.VideoReader(str(found.path.absolute()), width=info.width, height=info.height, num_threads=1)
             for first in range(0, len(reader), size):
                 indices = range(first, min(first + size, len(reader)))
                 frames = reader.get_batch(indices).asnumpy()
