@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from ...errors import UserError
-from .command import VIDEOS_HELP, Command, config_of, list_set_aside, output
+from .command import DONE, SOME_SET_ASIDE, VIDEOS_HELP, Command, config_of, find_and_say, list_set_aside, output
 
 if TYPE_CHECKING:
     from ..features.extraction import ExtractionResult
@@ -32,14 +32,14 @@ def run(arguments: Namespace) -> int:
     from ..features.config import ExtractionConfig
     from ..features.extraction import extract
     from ..support.progress import CONSOLE
-    from ..videos.sources import find_videos
 
     videos = [*arguments.videos, *arguments.more_videos]
     if not videos:
         raise UserError(f"which videos? xelvad extract VIDEO … --features {arguments.features}: {VIDEOS_HELP}")
-    result = extract(find_videos(videos), arguments.features, config_of(ExtractionConfig, arguments), CONSOLE)
+    found = find_and_say(videos)
+    result = extract(found.videos, arguments.features, config_of(ExtractionConfig, arguments), CONSOLE)
     output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
-    return list_troubles(result)
+    return max(list_troubles(result), SOME_SET_ASIDE if found.passed_over else DONE)
 
 
 def list_troubles(result: ExtractionResult) -> int:

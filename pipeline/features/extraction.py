@@ -234,8 +234,7 @@ class _Extraction:
     def _start(self, stack: ExitStack) -> None:
         import torch
 
-        # Set anew at the end: the readers' single thread is not for those who come after.
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        stack.callback(torch.set_num_threads, torch.get_num_threads())  # the readers' single thread is for them alone
         lacking = {place.spec.name for job in self.jobs for place in job.task.places}
         self.batches = _start_engines(sorted(lacking), self.config, self.report)
         kind = next(iter(self.batches.values())).engine.device.type
@@ -287,8 +286,7 @@ class _Extraction:
             job.writers[spec.name] = job.files.enter_context(file)
             crop, size = spec.preprocessing.crop, (event.info.width, event.info.height)
             if min(size) < crop:
-                small = f"{size[0]}x{size[1]} pixels, enlarged: {spec.name} looks at {crop}x{crop}"
-                self._note(job, small)
+                self._note(job, f"{size[0]}x{size[1]} pixels, enlarged: {spec.name} looks at {crop}x{crop}")
 
     def _note(self, job: _Job, text: str) -> None:
         before = self.result.notes.get(job.name)
@@ -359,6 +357,8 @@ class _Extraction:
         decoded, declared = end.summary.decoded_frames, end.summary.info.declared_frames
         if decoded < declared:
             self._note(job, f"only {decoded} of {declared} frames can be decoded")
+        for note in end.summary.notes:
+            self._note(job, note)
         self.progress.finish(job.name, job.clips)
 
     def _fail(self, job: _Job, event: Failed) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from xelvad.pipeline.support.progress import Progress
 from xelvad.pipeline.videos.config import Tail
 from xelvad.pipeline.videos.identity import digest
 from xelvad.pipeline.videos.sources import VideoSource, find_videos
-from xelvad.pipeline.videos.stream import ClipReader
+from xelvad.pipeline.videos.stream import ClipReader, Closed
 from xelvad.pipeline.videos.worker import Decoder
 
 from ..helpers.footage import LANDSCAPE, Footage
@@ -719,6 +719,22 @@ def test_small_pictures_are_said_to_be_enlarged(tmp_path: Path, capsys: pytest.C
     arguments = ["extract", "--videos", str(video), "--features", str(tmp_path / "f"), "--extractor", "tiny"]
     assert main([*arguments, "--weights", "random", *EAGER]) == 0
     assert "small.mp4: 60x40 pixels, enlarged: tiny looks at 64x64" in capsys.readouterr().err
+
+
+def test_what_the_decoder_has_to_say_of_the_frames_is_noted(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = ClipReader.events
+
+    def noting(self: ClipReader[object]) -> Iterator[object]:
+        for event in events(self):
+            if isinstance(event, Closed):
+                event = replace(event, summary=replace(event.summary, notes=("2 frames damaged", "1 frame hidden")))
+            yield event
+
+    monkeypatch.setattr(ClipReader, "events", noting)
+    result = run(videos / "day/1.mp4", tmp_path, config())
+    assert result.notes == {"1.mp4": f"{videos / 'day/1.mp4'}: 2 frames damaged; 1 frame hidden"}
 
 
 @pytest.mark.parametrize(
