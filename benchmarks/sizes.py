@@ -73,6 +73,7 @@ def measure(folder: Path, dataset: Dataset, detector: str, xel: str, seed: int) 
     metrics = json.loads((run / "metrics.json").read_text())
     iterations = metrics["weights"]["last"]["iteration"]
     auc = evaluate(load_run(run), dataset, folder).metrics.auc
+    assert auc is not None, "the montage has anomalous and normal frames"
     return 100 * auc, iterations, iterations / seconds, metrics["learned"]["verdict"]
 
 

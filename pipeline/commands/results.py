@@ -72,7 +72,8 @@ def print_beside(paper: Paper, data_set: str, found: Sequence[ComparedRow]) -> N
             star = "*" * bool(beside.row and data_set in beside.row.notes)
             here, difference = per_cent(beside.summary.figure(rate)), ""
             if published:
-                difference = points(beside.summary.mean[rate] - float(published) / 100)
+                mean = beside.summary.mean[rate]
+                difference = points(None if mean is None else mean - float(published) / 100)
             cells = [published + star if published else "–", here, difference]
             table.add_row(*map(escape, labels), METRICS[rate], *cells)
             labels = ["", ""]

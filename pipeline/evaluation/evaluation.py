@@ -43,8 +43,9 @@ from .resampling import (
     Interval,
     ResampledMetric,
     bootstrap_interval,
-    mean_and_spread,
+    over_seeds,
     paired_difference,
+    resampled_metrics,
 )
 
 ThresholdName = Literal["fixed", "calibrated"]
@@ -55,7 +56,7 @@ class Operation:
     """What a detector does at one threshold: alarms among frames, and events."""
 
     rates: Rates
-    events: EventMetrics
+    events: EventMetrics | None  # None where no event is annotated
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,13 @@ class Measures:
 
     Attributes:
         metrics: over all frames.
-        roc: over all frames.
+        roc: over all frames; None where there are not both anomalous and normal ones.
         operations: at the "fixed" threshold of 0.5 and, where there is one, at the "calibrated" one.
         categories: of each class or scene, where the data set has them.
     """
 
     metrics: FrameMetrics
-    roc: Roc
+    roc: Roc | None
     operations: dict[ThresholdName, Operation]
     categories: tuple[CategoryMetrics, ...]
 
@@ -85,8 +86,8 @@ class Evaluation(Measures):
         weights: which of the run's weights.
         learned: whether its training learned anything; None where that was not looked at.
         protocol: by which all figures were taken.
-        intervals: of AUC, AP and AUC over abnormal videos, in [0, 1]: 95 % of the test sets drawn from these videos lie
-            in them.
+        intervals: of AUC, AP and AUC over abnormal videos, as far as they are defined, in [0, 1]: 95 % of the test sets
+            drawn from these videos lie in them.
         calibration: of the calibrated threshold; None where there is none.
         notes: what a reader must know about these figures.
         videos: scores with truth, of the frames that count.
@@ -118,22 +119,22 @@ class Summary:
         run: name of the run's folder.
         weights: which of the run's weights.
         seeds: how many trainings.
-        mean: of each metric of `FrameMetrics` in fractions of 1, by name.
+        mean: of each metric of `FrameMetrics` in fractions of 1, by name; None of one that is not defined.
         spread: sample standard deviation over the seeds; None for a single one.
-        interval: of a single run's AUC; None for several seeds.
+        interval: of a single run's AUC; None for several seeds, and without an AUC.
         learned_nothing: how many of the trainings did not learn anything.
     """
 
     run: str
     weights: str
     seeds: int
-    mean: dict[str, float]
-    spread: dict[str, float] | None
+    mean: dict[str, float | None]
+    spread: dict[str, float | None] | None
     interval: Interval | None
     learned_nothing: int = 0
 
-    def figure(self, name: str) -> tuple[float, float | None]:
-        """Mean and spread of one metric."""
+    def figure(self, name: str) -> tuple[float | None, float | None]:
+        """Mean and spread of one metric, both None where it is not defined."""
         return self.mean[name], None if self.spread is None else self.spread[name]
 
     @property
@@ -150,7 +151,7 @@ class Comparison:
         run: name of the run.
         other: name of the run that it is compared with.
         seed: of both, where they have seeds in common; else None: their first trainings were compared.
-        differences: by figure.
+        differences: by figure; of those that the test set defines.
     """
 
     run: str
@@ -170,7 +171,7 @@ def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfi
 
     Raises:
         UserError: no test videos, missing features, an annotation that does not fit, features that cannot be brought
-            into the protocol, or metrics that are not defined.
+            into the protocol, or no frame that counts.
     """
     config = config or EvaluationConfig()
     protocol = PROTOCOLS[config.protocol]
@@ -201,7 +202,7 @@ def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfi
         seed=seed_of(run.folder.resolve()),
         weights=run.weights,
         protocol=protocol,
-        intervals={figure: bootstrap_interval(scored, figure=figure) for figure in RESAMPLED},
+        intervals={figure: bootstrap_interval(scored, figure=figure) for figure in resampled_metrics(scored)},
         calibration=calibration,
         notes=(*notes, *([f"{run.learned.sentence}"] if run.learned else []), note),
         videos=tuple(scored),
@@ -224,13 +225,14 @@ def measure(
         config: how frame scores become events.
 
     Raises:
-        UserError: metrics that are not defined.
+        UserError: there is not a single frame.
     """
     metrics = frame_metrics(videos)
     operations = {}
     for name, threshold in thresholds.items():
         found = [find_events(video.scores, threshold, config) for video in videos]
-        operations[name] = Operation(rates_at(videos, threshold), event_metrics(found, annotated))
+        events = event_metrics(found, annotated) if any(map(len, annotated)) else None
+        operations[name] = Operation(rates_at(videos, threshold), events)
     return Measures(metrics, frame_roc(videos), operations, category_metrics(videos))
 
 
@@ -282,9 +284,7 @@ def summarise(evaluations: Sequence[Evaluation]) -> list[Summary]:
     """One row for each run and choice of weights, over its seeds."""
     summaries = []
     for (run, weights), group in grouped(evaluations).items():
-        figures = {
-            name: mean_and_spread([getattr(evaluation.metrics, name) for evaluation in group]) for name in METRICS
-        }
+        figures = {name: over_seeds([getattr(evaluation.metrics, name) for evaluation in group]) for name in METRICS}
         several = len(group) > 1
         summaries.append(
             Summary(
@@ -292,8 +292,8 @@ def summarise(evaluations: Sequence[Evaluation]) -> list[Summary]:
                 weights,
                 len(group),
                 {name: mean for name, (mean, _) in figures.items()},
-                {name: spread for name, (_, spread) in figures.items() if spread is not None} if several else None,
-                None if several else group[0].intervals["auc"],
+                {name: spread for name, (_, spread) in figures.items()} if several else None,
+                None if several else group[0].intervals.get("auc"),
                 sum(evaluation.learned == "nothing" for evaluation in group),
             )
         )
@@ -324,7 +324,10 @@ def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
     for name, group in others:
         pairs = [(each, by_seed[each.seed]) for each in group if each.seed in by_seed]
         for one, other in pairs or [(group[0], reference[0])]:
-            differences = {figure: paired_difference(one.videos, other.videos, figure=figure) for figure in RESAMPLED}
+            differences = {
+                figure: paired_difference(one.videos, other.videos, figure=figure)
+                for figure in resampled_metrics(one.videos)
+            }
             comparisons.append(Comparison(name, first, one.seed if pairs else None, differences))
     return comparisons
 
@@ -349,7 +352,10 @@ def write_evaluations(evaluations: Sequence[Evaluation], out: Path, comparisons:
 
 def _plain(evaluation: Evaluation) -> dict[str, object]:
     """What ``metrics.json`` says of one evaluation."""
-    intervals = {f"{name}_interval": [found.low, found.high] for name, found in evaluation.intervals.items()}
+    intervals = {
+        f"{name}_interval": [found.low, found.high] if (found := evaluation.intervals.get(name)) else None
+        for name in RESAMPLED
+    }
     return {
         "run": evaluation.run,
         "seed": evaluation.seed,

@@ -37,30 +37,32 @@ class ScoredVideo:
 
 @dataclass(frozen=True)
 class FrameMetrics:
-    """All frames of all test videos taken together ("micro"). Every figure is a fraction of 1.
+    """All frames of all test videos taken together ("micro"). Every figure is a fraction of 1, None where undefined.
 
     Attributes:
-        auc: area under the ROC curve over all frames.
-        ap: average precision over all frames.
-        auc_abnormal: area under the ROC curve over the frames of abnormal videos only; separates methods better.
-        far_normal: false alarm rate: share of the frames of *normal* videos with a score of 0.5 or more.
-        tpr: share of the anomalous frames with a score of 0.5 or more.
+        auc: area under the ROC curve over all frames; None without anomalous or without normal frames.
+        ap: average precision over all frames; None where the AUC is.
+        auc_abnormal: area under the ROC curve over the frames of abnormal videos only; separates methods better. None
+            where these lack anomalous or normal frames, and where there are no normal videos: it is the AUC then.
+        far_normal: false alarm rate: share of the frames of *normal* videos with a score of 0.5 or more; None without
+            such frames.
+        tpr: share of the anomalous frames with a score of 0.5 or more; None without any.
         videos: number of test videos.
         frames: number of frames.
     """
 
-    auc: float
-    ap: float
-    auc_abnormal: float
-    far_normal: float
-    tpr: float
+    auc: float | None
+    ap: float | None
+    auc_abnormal: float | None
+    far_normal: float | None
+    tpr: float | None
     videos: int
     frames: int
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What one threshold comes to; scores that reach it are alarms. Every rate is a fraction of 1.
+    """What one threshold comes to; scores that reach it are alarms. Every rate is a fraction of 1, None of no frames.
 
     Papers call each of the three shares of false alarms "FAR", usually without saying which.
 
@@ -73,10 +75,10 @@ class Rates:
     """
 
     threshold: float
-    far_normal: float
-    far_all: float
-    far_abnormal: float
-    tpr: float
+    far_normal: float | None
+    far_all: float | None
+    far_abnormal: float | None
+    tpr: float | None
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,10 @@ class Roc:
 
 
 def frame_metrics(videos: Sequence[ScoredVideo]) -> FrameMetrics:
-    """All metrics of a test set.
+    """All metrics of a test set; those that its videos do not define are None.
 
     Raises:
-        UserError: the test set lacks normal videos, abnormal videos or normal frames within these, so that a metric is
-            not defined.
+        UserError: there is not a single frame.
 
     Example:
         >>> import numpy as np
@@ -122,21 +123,17 @@ def frame_metrics(videos: Sequence[ScoredVideo]) -> FrameMetrics:
         >>> frame_metrics([calm, fight]).auc
         1.0
     """
-    abnormal = [video for video in videos if video.abnormal]
-    normal = [video for video in videos if not video.abnormal]
-    if not abnormal or not normal:
-        raise UserError(f"a test set of {len(normal)} normal and {len(abnormal)} abnormal videos: metrics need both")
     scores, truth = _joined(videos)
-    abnormal_scores, abnormal_truth = _joined(abnormal)
-    if abnormal_truth.all() or not abnormal_truth.any():
-        raise UserError(
-            "the abnormal test videos must hold both normal and anomalous frames, else their AUC is undefined"
-        )
+    if not len(truth):
+        raise UserError(f"a test set of {len(videos)} videos without a frame that counts: there is nothing to measure")
+    abnormal = _joined([video for video in videos if video.abnormal])
+    auc, ap = _auc_and_ap(scores, truth)
+    only_abnormal = all(video.abnormal for video in videos)
     rates = rates_at(videos, THRESHOLD)
     return FrameMetrics(
-        auc=float(roc_auc_score(truth, scores)),
-        ap=float(average_precision_score(truth, scores)),
-        auc_abnormal=float(roc_auc_score(abnormal_truth, abnormal_scores)),
+        auc=auc,
+        ap=ap,
+        auc_abnormal=None if only_abnormal else _auc_and_ap(*abnormal)[0],
         far_normal=rates.far_normal,
         tpr=rates.tpr,
         videos=len(videos),
@@ -144,27 +141,28 @@ def frame_metrics(videos: Sequence[ScoredVideo]) -> FrameMetrics:
     )
 
 
+def _auc_and_ap(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float | None, float | None]:
+    """Both over frames ``(frames,)``; None where there are not both kinds of frames."""
+    if truth.all() or not truth.any():
+        return None, None
+    return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
+
+
 def rates_at(videos: Sequence[ScoredVideo], threshold: float) -> Rates:
-    """How often scores of ``threshold`` or more are false and true alarms.
+    """How often scores of ``threshold`` or more are false and true alarms; None where there are no such frames."""
 
-    Raises:
-        UserError: a rate has no frames to be a share of.
-    """
+    def rate(anomalous: bool, abnormal: Sequence[bool]) -> float | None:
+        chosen = [video for video in videos if video.abnormal in abnormal]
+        alarms = [video.scores[video.truth == anomalous] >= threshold for video in chosen]
+        joined = np.concatenate([np.empty(0, bool), *alarms])
+        return float(joined.mean()) if len(joined) else None
 
-    def alarms(kind: str, chosen: Sequence[ScoredVideo], anomalous: bool) -> NDArray[np.bool_]:
-        parts = [video.scores[video.truth == anomalous] >= threshold for video in chosen]
-        if not any(map(len, parts)):
-            raise UserError(f"the test set has no {kind}, so the share of alarms among them is undefined")
-        return np.concatenate(parts)
-
-    in_normal = alarms("frames of normal videos", [video for video in videos if not video.abnormal], False)
-    in_abnormal = alarms("normal frames in abnormal videos", [video for video in videos if video.abnormal], False)
     return Rates(
         threshold=threshold,
-        far_normal=float(in_normal.mean()),
-        far_all=float(np.concatenate([in_normal, in_abnormal]).mean()),
-        far_abnormal=float(in_abnormal.mean()),
-        tpr=float(alarms("anomalous frames", videos, True).mean()),
+        far_normal=rate(False, [False]),
+        far_all=rate(False, [False, True]),
+        far_abnormal=rate(False, [True]),
+        tpr=rate(True, [False, True]),
     )
 
 
@@ -185,19 +183,14 @@ def _of_category(category: str, videos: Sequence[ScoredVideo]) -> CategoryMetric
     if truth.all() or not truth.any():
         reason = "no frames" if not len(truth) else "no normal frames" if truth.all() else "no anomalous frames"
         return CategoryMetrics(category, len(videos), len(truth), None, None, reason)
-    auc, ap = roc_auc_score(truth, scores), average_precision_score(truth, scores)
-    return CategoryMetrics(category, len(videos), len(truth), float(auc), float(ap))
+    return CategoryMetrics(category, len(videos), len(truth), *_auc_and_ap(scores, truth))
 
 
-def frame_roc(videos: Sequence[ScoredVideo]) -> Roc:
-    """The ROC curve over all frames, without points on straight lines.
-
-    Raises:
-        UserError: there are no anomalous or no normal frames.
-    """
+def frame_roc(videos: Sequence[ScoredVideo]) -> Roc | None:
+    """The ROC curve over all frames, without points on straight lines; None without both kinds of frames."""
     scores, truth = _joined(videos)
     if truth.all() or not truth.any():
-        raise UserError("a ROC curve needs both anomalous and normal frames")
+        return None
     false_positive_rate, true_positive_rate, _ = roc_curve(truth, scores)
     return Roc(false_positive_rate, true_positive_rate)
 

@@ -127,6 +127,22 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
+def over_seeds(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """As `mean_and_spread`; None where a seed does not have the figure."""
+    known = [value for value in values if value is not None]
+    return (None, None) if len(known) < len(values) else mean_and_spread(known)
+
+
+def resampled_metrics(videos: Sequence[ScoredVideo]) -> tuple[ResampledMetric, ...]:
+    """Those of `RESAMPLED` that a test set defines, as in `FrameMetrics`."""
+    only_abnormal = all(video.abnormal for video in videos)
+    return tuple(
+        name
+        for name in RESAMPLED
+        if all(_kinds_of_frames(videos, name)) and not (only_abnormal and name == "auc_abnormal")
+    )
+
+
 def video_weights(videos: Sequence[ScoredVideo], samples: int, seed: int) -> NDArray[np.int64]:
     """How often each resample draws each video, ``(samples, videos)``.
 
@@ -258,12 +274,17 @@ def _check_finite(videos: Sequence[ScoredVideo]) -> None:
 
 
 def _check_defined(videos: Sequence[ScoredVideo], figure: ResampledMetric) -> None:
-    videos = [video for video in videos if video.abnormal or figure != "auc_abnormal"]
-    anomalous = sum(np.count_nonzero(video.truth) for video in videos)
-    normal = sum(len(video.truth) for video in videos) - anomalous
+    anomalous, normal = _kinds_of_frames(videos, figure)
     if not anomalous or not normal:
         which = "abnormal videos" if figure == "auc_abnormal" else "a test set"
         raise UserError(f"{which} of {anomalous} anomalous and {normal} normal frames: AUC and AP need both")
+
+
+def _kinds_of_frames(videos: Sequence[ScoredVideo], figure: ResampledMetric) -> tuple[int, int]:
+    """How many anomalous and how many normal frames a figure speaks of."""
+    videos = [video for video in videos if video.abnormal or figure != "auc_abnormal"]
+    anomalous = sum(int(np.count_nonzero(video.truth)) for video in videos)
+    return anomalous, sum(len(video.truth) for video in videos) - anomalous
 
 
 def _matched(videos_a: Sequence[ScoredVideo], videos_b: Sequence[ScoredVideo]) -> list[ScoredVideo]:

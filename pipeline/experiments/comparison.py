@@ -63,7 +63,7 @@ def compare_runs(
         dataset: its test videos.
         features: the features folder.
         out: gets ``roc``, ``far_tpr`` and ``scores_<video>`` as PNG and SVG, ``table.md``, ``table.tex`` and
-            ``comparison.json``.
+            ``comparison.json``; of the figures those that the test set defines.
         videos_shown: test videos whose scores are drawn; by default those of `RULE`.
         config: how to evaluate; by default every frame counts.
 
@@ -78,10 +78,15 @@ def compare_runs(
     evaluations = evaluate_all(folders, dataset, features, config)
     runs = last_weights(evaluations)
     shown = list(dict.fromkeys(videos_shown)) or most_telling(runs)
-    stems = [out / "roc", out / "far_tpr", *(out / f"scores_{stem}" for stem in file_stems(shown))]
-    draw_roc(stems[0], runs)
-    draw_trade_off(stems[1], runs)
-    for stem, video in zip(stems[2:], shown, strict=True):
+    scores = [out / f"scores_{stem}" for stem in file_stems(shown)]
+    stems, defined = list(scores), evaluations[0].metrics  # by the test set, which all runs share
+    if defined.far_normal is not None and defined.tpr is not None:
+        stems.insert(0, out / "far_tpr")
+        draw_trade_off(stems[0], runs)
+    if defined.auc is not None:
+        stems.insert(0, out / "roc")
+        draw_roc(stems[0], runs)
+    for stem, video in zip(scores, shown, strict=True):
         draw_scores(stem, video, runs)
     rows = summarise(evaluations)
     write_text(out / "table.md", markdown_table(rows))
@@ -93,7 +98,7 @@ def compare_runs(
         "summary": [asdict(row) for row in rows],
         "protocol": evaluations[0].protocol.name,
         "comparisons": [asdict(each) for each in comparisons],
-        "videos_shown": dict(zip(shown, (stem.name for stem in stems[2:]), strict=True)),
+        "videos_shown": dict(zip(shown, (stem.name for stem in scores), strict=True)),
         "chosen": "by name" if videos_shown else RULE,
     }
     write_text(out / "comparison.json", json.dumps(data, indent=2))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..datasets import read_manifest
 from ..evaluation.evaluation import Evaluation, evaluate, last_weights, write_evaluations
-from ..evaluation.resampling import mean_and_spread
+from ..evaluation.resampling import over_seeds
 from ..features.config import ExtractionConfig
 from ..features.extraction import extract
 from ..footage import draw_dataset
@@ -31,7 +31,7 @@ ITERATIONS = 250  # of so few videos enough
 BATCH = 4  # of 15 normal videos, so that, as with large data sets, a step sees few of the rare ones and the bank all
 
 
-FINDINGS: dict[str, Callable[[Evaluation], float]] = {
+FINDINGS: dict[str, Callable[[Evaluation], float | None]] = {
     "AUC": lambda each: each.metrics.auc,
     "hits at 0.5": lambda each: each.operations["fixed"].rates.tpr,
     "false alarms at 0.5 among all normal frames": lambda each: each.operations["fixed"].rates.far_all,
@@ -51,8 +51,9 @@ class DemoResult:
         plain, with_xel = last_weights(self.evaluations).values()
         changes = []
         for name, figure in FINDINGS.items():
-            pairs = [figure(one) - figure(other) for one, other in zip(with_xel, plain, strict=True)]
-            changes.append(f"{name} {per_cent(mean_and_spread(pairs), '+.2f')}")
+            pairs = [(figure(one), figure(other)) for one, other in zip(with_xel, plain, strict=True)]
+            gains = [None if one is None or other is None else one - other for one, other in pairs]
+            changes.append(f"{name} {per_cent(over_seeds(gains), '+.2f')}")
         return f"what XEL changes, in points, over {len(plain)} seeds: {'; '.join(changes)}"
 
 

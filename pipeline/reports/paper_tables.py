@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..evaluation.evaluation import Summary
 from ..evaluation.metrics import METRICS
 from ..scoring.runs import in_words
+from .tables import NONE
 
 LOWER_IS_BETTER = frozenset({"far_normal"})
 HEADS = ("run", "weights", "seeds")
@@ -31,7 +32,7 @@ LATEX_CHARACTERS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure as it is printed: mean, spread of several seeds else None, and whether it is the best."""
+    """One figure as it is printed, a dash where there is none: mean, spread of several seeds, whether it is best."""
 
     mean: str
     spread: str | None
@@ -85,15 +86,17 @@ def cells_of(rows: Sequence[Summary]) -> list[list[Cell]]:
     """
     columns = []
     for name in METRICS:
-        means = [f"{100 * row.mean[name]:.2f}" for row in rows]
-        eligible = [float(mean) for mean, row in zip(means, rows, strict=True) if not row.chosen_on_test]
+        means = [NONE if mean is None else f"{100 * mean:.2f}" for mean in (row.mean[name] for row in rows)]
+        eligible = [
+            float(mean) for mean, row in zip(means, rows, strict=True) if mean != NONE and not row.chosen_on_test
+        ]
         best = (min if name in LOWER_IS_BETTER else max)(eligible, default=None)
         columns.append(
             [
                 Cell(
                     mean,
-                    None if row.spread is None else f"{100 * row.spread[name]:.2f}",
-                    float(mean) == best and not row.chosen_on_test,
+                    None if row.spread is None or (spread := row.spread[name]) is None else f"{100 * spread:.2f}",
+                    mean != NONE and float(mean) == best and not row.chosen_on_test,
                 )
                 for mean, row in zip(means, rows, strict=True)
             ]

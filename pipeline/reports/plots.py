@@ -23,7 +23,7 @@ from ..datasets import spans_of
 from ..evaluation.curves import mean_roc, mean_trade_off
 from ..evaluation.evaluation import Evaluation
 from ..evaluation.metrics import THRESHOLD, rates_at
-from ..evaluation.resampling import mean_and_spread
+from ..evaluation.resampling import mean_and_spread, over_seeds
 from .tables import per_cent
 
 if TYPE_CHECKING:
@@ -121,15 +121,18 @@ def drawing(stem: Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def draw_roc(stem: Path, runs: Runs) -> None:
-    """The ROC curves over all frames, with each run's AUC; of several seeds their mean and one standard deviation."""
+    """The ROC curves over all frames, with each run's AUC; of several seeds their mean and one standard deviation.
+
+    The test set has anomalous and normal frames.
+    """
     with drawing(stem, COLUMN, 3.3) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], **GUIDE)
         legend: Legend = []
         for number, (name, seeds) in enumerate(runs.items()):
-            grid, mean, spread = mean_roc([each.roc for each in seeds])
+            grid, mean, spread = mean_roc([each.roc for each in seeds if each.roc is not None])
             (line,) = axes.plot(grid, mean, **line_style(number))
-            legend.append((line, f"{name} ({per_cent(mean_and_spread([each.metrics.auc for each in seeds]))})"))
+            legend.append((line, f"{name} ({per_cent(over_seeds([each.metrics.auc for each in seeds]))})"))
             if spread is not None:
                 band = distinct(np.stack([grid, *np.clip([mean - spread, mean + spread], 0, 1)]))
                 axes.fill_between(*band, **band_style(number))
@@ -142,7 +145,8 @@ def draw_trade_off(stem: Path, runs: Runs, threshold: float = THRESHOLD) -> None
     """False alarm rate on normal videos against the true positive rate, with the point of one threshold marked.
 
     Seeds are averaged at the same threshold, so that the mark is the mean of their rates at it; its bars are a standard
-    deviation. The axis of false alarms is logarithmic from 0.1 % on, and linear below, so that 0 has a place.
+    deviation. The axis of false alarms is logarithmic from 0.1 % on, and linear below, so that 0 has a place. The test
+    set has normal videos and anomalous frames.
     """
     with drawing(stem, COLUMN, 2.7 + LINE * ((len(runs) + 1) // 2)) as figure:
         axes = figure.subplots()
@@ -153,8 +157,8 @@ def draw_trade_off(stem: Path, runs: Runs, threshold: float = THRESHOLD) -> None
             (line,) = axes.plot(100 * far, 100 * tpr, **line_style(number))
             legend.append((line, name))
             rates = [rates_at(each.videos, threshold) for each in seeds]
-            x, x_error = _mean_and_error([100 * each.far_normal for each in rates])
-            y, y_error = _mean_and_error([100 * each.tpr for each in rates])
+            x, x_error = _mean_and_error([100 * each.far_normal for each in rates if each.far_normal is not None])
+            y, y_error = _mean_and_error([100 * each.tpr for each in rates if each.tpr is not None])
             axes.errorbar([x], [y], y_error, x_error, fmt="o", color=colour_of(number), **MARK)
         axes.set(xlim=(-0.01, 100), ylim=(0, 100))  # a little room, lest curves hide the axis of 0
         axes.set(xlabel="False alarm rate on normal videos (%)", ylabel="True positive rate (%)")

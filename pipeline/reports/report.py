@@ -86,6 +86,7 @@ def report_evaluations(
                 evaluation.metrics.auc,
             )
             for evaluation in shown
+            if evaluation.roc is not None and evaluation.metrics.auc is not None
         ],
         tables=result_tables(evaluations, comparisons),
     )

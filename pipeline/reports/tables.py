@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..evaluation.evaluation import Comparison, Evaluation, ThresholdName, last_weights, summarise
 from ..evaluation.metrics import METRICS
-from ..evaluation.resampling import mean_and_spread
+from ..evaluation.resampling import RESAMPLED, over_seeds
 from ..scoring.events import IOUS, EventMetrics
 from ..scoring.runs import in_words
 
@@ -92,7 +92,10 @@ def event_table(runs: dict[str, list[Evaluation]]) -> ResultTable:
     rows = []
     for run, seeds in runs.items():
         for name in _thresholds(seeds):
-            events = [evaluation.operations[name].events for evaluation in seeds]
+            events = [found for each in seeds if (found := each.operations[name].events) is not None]
+            if len(events) < len(seeds):
+                rows.append((run, name, *[NONE] * 5))
+                continue
             rows.append(
                 (
                     run,
@@ -136,7 +139,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> ResultTable:
     for each in comparisons:
         cells = [
             f"{points(found.value)} ({points(found.low, 1)} to {points(found.high, 1)}), p = {found.p_value:.3f}"
-            for found in each.differences.values()
+            if (found := each.differences.get(name))
+            else NONE
+            for name in RESAMPLED
         ]
         seed = "" if each.seed is None else f", seed {each.seed}"
         rows.append((f"{each.run} less {each.other}{seed}", *cells))
@@ -151,15 +156,20 @@ def comparison_table(comparisons: Sequence[Comparison]) -> ResultTable:
     )
 
 
-def per_cent(figure: tuple[float, float | None], form: str = ".2f") -> str:
-    """Mean ± standard deviation over the seeds in per cent, with a real minus sign; the mean alone of a single seed."""
+def per_cent(figure: tuple[float | None, float | None], form: str = ".2f") -> str:
+    """Mean ± standard deviation over the seeds in per cent, with a real minus sign; the mean alone of a single seed.
+
+    A dash where there is no such figure.
+    """
     mean, spread = figure
+    if mean is None:
+        return NONE
     text = f"{100 * mean:{form}}" + ("" if spread is None else f" ± {100 * spread:{form.removeprefix('+')}}")
     return text.replace("-", "−")
 
 
-def points(difference: float, decimals: int = 2) -> str:
-    """A difference of two rates in percentage points, with its sign."""
+def points(difference: float | None, decimals: int = 2) -> str:
+    """A difference of two rates in percentage points, with its sign; a dash where there is none."""
     return per_cent((difference, None), f"+.{decimals}f")
 
 
@@ -194,5 +204,4 @@ def _at_ious(events: Sequence[EventMetrics], column: str) -> str:
 
 def _over_seeds(values: Sequence[float | None], form: str = ".2f") -> str:
     """A figure of all seeds in per cent; a dash where a seed has none."""
-    known = [value for value in values if value is not None]
-    return NONE if len(known) < len(values) else per_cent(mean_and_spread(known), form)
+    return per_cent(over_seeds(values), form)

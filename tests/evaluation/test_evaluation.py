@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from xelvad.errors import UserError
+from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import read_manifest
 from xelvad.pipeline.evaluation.config import EvaluationConfig
 from xelvad.pipeline.evaluation.evaluation import (
@@ -20,7 +22,7 @@ from xelvad.pipeline.evaluation.evaluation import (
     summarise,
     write_evaluations,
 )
-from xelvad.pipeline.evaluation.metrics import category_metrics, rates_at
+from xelvad.pipeline.evaluation.metrics import METRICS, category_metrics, rates_at
 from xelvad.pipeline.evaluation.resampling import paired_difference
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.reports.tables import result_tables
@@ -247,6 +249,52 @@ def test_runs_are_compared_with_the_first_on_the_same_resamples(folder: Path, tm
     write_evaluations([first, second], tmp_path, [comparison])
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["comparisons"][0]["differences"]["ap"]["p_value"] == comparison.differences["ap"].p_value
+
+
+@pytest.mark.parametrize(("kept", "defined"), [("1", {"auc", "ap", "tpr"}), ("0", {"far_normal"})])
+def test_a_test_set_of_one_kind_of_videos_gives_what_it_defines(
+    tmp_path: Path, kept: str, defined: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Guards against such a test set being refused: "metrics need both".
+    path, features = write_dataset(tmp_path, videos=24)
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    rows = [row for row in rows if row["split"] == "train" or row["label"] == kept]
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    dataset = read_manifest(path)
+    for name, xel in (("one", XELConfig()), ("two", XELConfig(mode="epoch"))):
+        config = TrainingConfig(iterations=20, batch=4, validation=0.3, xel=xel)
+        train_seeds(dataset, features, tmp_path / name, config, 2)
+    options = ["--manifest", str(path), "--features", str(features)]
+    runs = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert main(["evaluate", "--run", *runs, *options, "--out", str(tmp_path / "out")]) == 0
+    assert "–" in capsys.readouterr().out
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text(), parse_constant=pytest.fail)
+    for run in written["runs"]:
+        assert {name for name in METRICS if run[name] is not None} == defined
+        assert run["calibration"]["threshold"] == run["thresholds"]["calibrated"]["rates"]["threshold"]
+        assert (run["auc_interval"] is not None) == ("auc" in defined)
+    for row in written["summary"]:
+        assert {name for name, mean in row["mean"].items() if mean is not None} == defined
+        assert {name for name, spread in row["spread"].items() if spread is not None} == defined
+    assert {*written["comparisons"][0]["differences"]} == defined & {"auc", "ap"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    (data,) = re.findall(r'id="report-data"[^>]*>(.*?)</script>', page, re.DOTALL)
+    shown = json.loads(data, parse_constant=pytest.fail)
+    assert len(shown["roc"]) == (2 if "auc" in defined else 0)
+    assert sum(cell.count("–") for cell in shown["tables"][0]["rows"][0]) == len(METRICS) - len(defined)
+
+    assert main(["compare", *runs, *options, "--out", str(tmp_path / "compared")]) == 0
+    drawn = {file.name for file in (tmp_path / "compared").glob("*.png") if not file.name.startswith("scores_")}
+    assert drawn == ({"roc.png"} if "auc" in defined else set())
+    for name in ("table.md", "table.tex"):
+        lines = [
+            line for line in (tmp_path / "compared" / name).read_text().splitlines() if line[:5] in ("| one", "one &")
+        ]
+        assert {line.count("–") for line in lines} == {len(METRICS) - len(defined)}
 
 
 def test_metrics_json_names_protocol_thresholds_and_notes(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
 from xelvad.errors import UserError
 from xelvad.pipeline.evaluation.metrics import ScoredVideo, category_metrics, frame_metrics, frame_roc, rates_at
+from xelvad.pipeline.evaluation.resampling import RESAMPLED, bootstrap_interval, resampled_metrics
 
 
 def reference_auc(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
@@ -80,15 +81,51 @@ def test_the_area_under_the_roc_curve_is_the_auc() -> None:
     assert (roc.false_positive_rate[0], roc.true_positive_rate[-1]) == (0, 1)
 
 
-def test_undefined_metrics_are_a_clear_message_and_not_nan() -> None:
-    normal = ScoredVideo("n", False, np.zeros(3, np.float32), np.zeros(3, bool))
-    everywhere = ScoredVideo("a", True, np.zeros(3, np.float32), np.ones(3, bool))
-    with pytest.raises(UserError, match="1 normal and 0 abnormal"):
-        frame_metrics([normal])
-    with pytest.raises(UserError, match="0 normal and 1 abnormal"):
-        frame_metrics([everywhere])
-    with pytest.raises(UserError, match="both normal and anomalous frames"):
-        frame_metrics([normal, everywhere])
+def some_frames(name: str, abnormal: bool, truth: list[int]) -> ScoredVideo:
+    scores = np.linspace(0.2, 0.9, len(truth)).astype(np.float32)
+    return ScoredVideo(name, abnormal, scores, np.array(truth, bool))
+
+
+NORMAL, MIXED = some_frames("n", False, [0, 0, 0]), some_frames("m", True, [0, 1, 0, 1])
+EVERYWHERE, UNMARKED = some_frames("e", True, [1, 1, 1]), some_frames("u", True, [0, 0])
+RATES = ("auc", "ap", "auc_abnormal", "far_normal", "tpr")
+
+
+@pytest.mark.parametrize(
+    ("videos", "defined"),
+    [
+        ([NORMAL, MIXED], set(RATES)),
+        ([MIXED], {"auc", "ap", "tpr"}),
+        ([MIXED, EVERYWHERE], {"auc", "ap", "tpr"}),
+        ([NORMAL], {"far_normal"}),
+        ([NORMAL, UNMARKED], {"far_normal"}),
+        ([EVERYWHERE], {"tpr"}),
+        ([NORMAL, EVERYWHERE], {"auc", "ap", "far_normal", "tpr"}),
+        ([UNMARKED], set()),
+    ],
+)
+def test_a_test_set_has_the_metrics_that_it_defines(videos: list[ScoredVideo], defined: set[str]) -> None:
+    # Guards against a test set of abnormal videos alone, or of normal ones, being refused.
+    metrics = frame_metrics(videos)
+    assert {name for name in RATES if getattr(metrics, name) is not None} == defined
+    assert not any(np.isnan(getattr(metrics, name)) for name in defined)
+    assert set(resampled_metrics(videos)) == defined & set(RESAMPLED)
+    assert (frame_roc(videos) is not None) == ("auc" in defined)
+    for name in resampled_metrics(videos):
+        interval = bootstrap_interval(videos, samples=20, figure=name)
+        assert 0 <= interval.low <= getattr(metrics, name) <= interval.high <= 1
+    scores, truth = (np.concatenate([getattr(video, part) for video in videos]) for part in ("scores", "truth"))
+    if "auc" in defined:
+        assert metrics.auc == pytest.approx(roc_auc_score(truth, scores))
+        assert metrics.ap == pytest.approx(average_precision_score(truth, scores))
+    if "tpr" in defined:
+        assert metrics.tpr == pytest.approx(np.mean(scores[truth] >= 0.5))
+
+
+@pytest.mark.parametrize("videos", [[], [some_frames("e", False, []), some_frames("f", True, [])]])
+def test_without_a_single_frame_there_is_nothing_to_measure(videos: list[ScoredVideo]) -> None:
+    with pytest.raises(UserError, match=f"a test set of {len(videos)} videos without a frame that counts"):
+        frame_metrics(videos)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.8, 1.31])
@@ -117,23 +154,21 @@ def test_rates_are_shares_of_the_frames_that_they_name(ties: bool, threshold: fl
     assert rates.far_all == pytest.approx(1 - recall_score(~everywhere, ~called))
 
 
-def test_rates_without_frames_to_be_a_share_of_are_a_clear_message() -> None:
-    normal, anomalous = np.zeros(3, bool), np.ones(3, bool)
-    scores = np.zeros(3, np.float32)
-    kinds = {"n": ScoredVideo("n", False, scores, normal), "a": ScoredVideo("a", True, scores, anomalous)}
-    mixed = ScoredVideo("m", True, scores, np.array([0, 1, 0], bool))
-    empty = ScoredVideo("e", False, scores[:0], normal[:0])
-    for videos, message in (
-        ([kinds["n"], kinds["a"]], "no normal frames in abnormal videos"),
-        ([mixed], "no frames of normal videos"),
-        ([mixed, empty], "no frames of normal videos"),
-        ([kinds["n"], ScoredVideo("q", True, scores, normal)], "no anomalous frames"),
-        ([], "no frames of normal videos"),
-    ):
-        with pytest.raises(UserError, match=message):
-            rates_at(videos, 0.5)
-    with pytest.raises(UserError, match="no frames of normal videos"):
-        frame_metrics([mixed, empty])
+@pytest.mark.parametrize(
+    ("videos", "undefined"),
+    [
+        ([NORMAL, EVERYWHERE], {"far_abnormal"}),
+        ([MIXED], {"far_normal"}),
+        ([MIXED, some_frames("empty", False, [])], {"far_normal"}),
+        ([NORMAL, UNMARKED], {"tpr"}),
+        ([NORMAL], {"far_abnormal", "tpr"}),
+        ([EVERYWHERE], {"far_normal", "far_all", "far_abnormal"}),
+        ([], {"far_normal", "far_all", "far_abnormal", "tpr"}),
+    ],
+)
+def test_a_rate_of_no_frames_is_none(videos: list[ScoredVideo], undefined: set[str]) -> None:
+    rates = rates_at(videos, 0.5)
+    assert {name for name, value in vars(rates).items() if value is None} == undefined
 
 
 def test_scores_and_truth_of_other_lengths_are_refused() -> None:
@@ -177,8 +212,7 @@ def test_constant_scores_tell_nothing() -> None:
     metrics = frame_metrics(videos)
     assert (metrics.auc, metrics.auc_abnormal, metrics.ap) == (0.5, 0.5, pytest.approx(1 / 8))
     assert frame_roc(videos).false_positive_rate.tolist() == [0, 1]
-    with pytest.raises(UserError, match="both anomalous and normal"):
-        frame_roc(videos[:1])
+    assert frame_roc(videos[:1]) is None
 
 
 def test_one_frame_a_video_is_enough() -> None:

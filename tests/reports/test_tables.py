@@ -38,7 +38,7 @@ def evaluation(shift: float = 0.0, calibrated: float | None = 0.25, **changes: o
         "scores": (),
     }
     measures = measure(videos, [[], [(10, 20)]], thresholds, EventConfig())
-    return Evaluation(**vars(measures), **(fields | changes))
+    return Evaluation(**(vars(measures) | fields | changes))
 
 
 def tables(*evaluations: Evaluation, comparisons: tuple[Comparison, ...] = ()) -> dict[str, ResultTable]:
@@ -141,3 +141,24 @@ def test_a_note_that_holds_for_several_trainings_is_said_once() -> None:
         evaluation(run="srf", notes=("all",)),
     )["Thresholds"]
     assert found.notes[1:] == ("mil, srf: all", "mil: mil", "mil/seed-1: one")
+
+
+def test_what_is_not_defined_is_a_dash() -> None:
+    only_abnormal, only_normal = evaluation().videos[1:], evaluation().videos[:1]
+    for videos, spans, frames, thresholds, events in (
+        (only_abnormal, [[(10, 20)]], ("100.00", "100.00", "–", "–", "100.00"), ("–", "0.00", "0.00", "100.00"), False),
+        (only_normal, [[]], ("–", "–", "–", "0.00", "–"), ("0.00", "0.00", "–", "–"), True),
+    ):
+        measured = vars(measure(videos, spans, {"fixed": 0.5}, EventConfig()))
+        changed = evaluation(**measured, videos=videos, intervals={})
+        difference = Comparison("mil", "srf", None, {"auc": Difference(-0.01, 0.03, 0.02, 0.25)})
+        found = tables(changed, replace(changed, run="srf"), comparisons=(difference,))
+        assert found["Frames, protocol xel"].rows[0] == ("mil", "last", *frames)
+        assert found["Thresholds"].rows[0][2:] == thresholds
+        assert (found["Events"].rows[0][2:] == ("–",) * 5) == events
+        assert found["Differences"].rows[0][2:] == ("–", "–")
+        seeds = [replace(changed, seed=0), replace(changed, seed=1, metrics=evaluation().metrics)]
+        cells = tables(*seeds)["Frames, protocol xel"].rows[0][2:]
+        assert [cell == "–" for cell in cells] == [figure == "–" for figure in frames], (
+            "averaged only where all have it"
+        )

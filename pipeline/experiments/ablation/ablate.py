@@ -229,7 +229,8 @@ def cross_validate(
     for seed in evaluations[folds[0]]:
         of_seed = {fold: evaluations[fold][seed] for fold in folds}
         pooled = frame_metrics([video for evaluation in of_seed.values() for video in evaluation.videos])
-        outcomes.append(Outcome(seed, pooled, {fold: each.metrics.auc for fold, each in of_seed.items()}))
+        aucs = {fold: auc for fold, each in of_seed.items() if (auc := each.metrics.auc) is not None}
+        outcomes.append(Outcome(seed, pooled, aucs))
     return outcomes
 
 
@@ -294,7 +295,7 @@ def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
     """See before a long training that there will be something to measure.
 
     Raises:
-        UserError: no test videos, missing features, unknown anomalous frames, or metrics that are not defined.
+        UserError: no test videos, missing features, unknown anomalous frames, or no AUC, by which XEL is judged.
     """
     from ...evaluation.metrics import ScoredVideo, frame_metrics
 
@@ -305,7 +306,11 @@ def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
     for video, features in zip(videos, store.read_all([video.name for video in videos]), strict=True):
         frames = features.sidecar.frames
         scored.append(ScoredVideo(video.name, video.abnormal, np.zeros(frames, np.float32), frame_truth(video, frames)))
-    frame_metrics(scored)
+    if frame_metrics(scored).auc is None:
+        raise UserError(
+            f"{dataset.name}: its test videos hold no anomalous frames, or no normal ones: without an AUC there is no "
+            "gain to measure"
+        )
 
 
 def _claim(out: Path, labels: str, config: AblationConfig) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ....files import write_bytes, write_text
 from ...evaluation.metrics import METRICS
-from ...evaluation.resampling import mean_and_spread
+from ...evaluation.resampling import over_seeds
 from ...reports.page import Data, asset, filled, shared_parts
 from ...reports.tables import ResultTable, per_cent
 from ...scoring.runs import title_of
@@ -38,13 +38,14 @@ class Row:
     Attributes:
         configuration: which.
         figures: mean and sample standard deviation over the seeds of each metric, by its name in `FrameMetrics`, and of
-            ``mean_fold_auc`` where there are folds; fractions of 1. The deviation of a single seed is None.
+            ``mean_fold_auc`` where there are folds; fractions of 1. The deviation of a single seed is None,
+            and both are where the test set does not define the metric.
         gain: the same of the differences in AUC to "off" of the same detector and seed; None for off itself.
     """
 
     configuration: Configuration
-    figures: dict[str, tuple[float, float | None]]
-    gain: tuple[float, float | None] | None
+    figures: dict[str, tuple[float | None, float | None]]
+    gain: tuple[float | None, float | None] | None
 
 
 def write_ablation(ablation: Ablation) -> Path:
@@ -80,14 +81,15 @@ def summarise(results: Sequence[Result]) -> list[Row]:
     rows = []
     for result in results:
         figures = {
-            name: mean_and_spread([getattr(outcome.metrics, name) for outcome in result.outcomes]) for name in METRICS
+            name: over_seeds([getattr(outcome.metrics, name) for outcome in result.outcomes]) for name in METRICS
         }
         fold_means = [outcome.mean_fold_auc for outcome in result.outcomes if outcome.mean_fold_auc is not None]
         if fold_means:
-            figures[MEAN_FOLD_AUC] = mean_and_spread(fold_means)
+            figures[MEAN_FOLD_AUC] = over_seeds(fold_means)
         detector = result.configuration.detector
-        gains = [outcome.metrics.auc - off[detector, outcome.seed] for outcome in result.outcomes]
-        gain = mean_and_spread(gains) if result.configuration.variant.mode != "off" else None
+        pairs = [(outcome.metrics.auc, off[detector, outcome.seed]) for outcome in result.outcomes]
+        gains = [None if one is None or other is None else one - other for one, other in pairs]
+        gain = over_seeds(gains) if result.configuration.variant.mode != "off" else None
         rows.append(Row(result.configuration, figures, gain))
     return rows
 
@@ -215,7 +217,11 @@ def _points(row: Row, result: Result) -> Data:
         "terms": row.configuration.variant.terms,
         "mode": row.configuration.variant.mode,
         "seeds": [outcome.seed for outcome in outcomes],
-        "auc": [100 * outcome.metrics.auc for outcome in outcomes],
-        "far": [100 * outcome.metrics.far_normal for outcome in outcomes],
-        "means": {"auc": 100 * row.figures["auc"][0], "far": 100 * row.figures["far_normal"][0]},
+        "auc": [_in_per_cent(outcome.metrics.auc) for outcome in outcomes],
+        "far": [_in_per_cent(outcome.metrics.far_normal) for outcome in outcomes],
+        "means": {"auc": _in_per_cent(row.figures["auc"][0]), "far": _in_per_cent(row.figures["far_normal"][0])},
     }
+
+
+def _in_per_cent(figure: float | None) -> float | None:
+    return None if figure is None else 100 * figure

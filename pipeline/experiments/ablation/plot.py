@@ -41,7 +41,9 @@ def draw_ablation(stem: Path, rows: Sequence[Row]) -> None:
             legend |= _bars_of_detector(column[0], of_detector, "auc", CHANCE)
             _bars_of_detector(column[1], of_detector, "gain", 0.0)
             column[0].set_title(title_of(detector))
-            column[0].axhline(100 * next(row.figures["auc"][0] for row in of_detector), **GUIDE)  # the first is off
+            off = of_detector[0].figures["auc"][0]
+            if off is not None:
+                column[0].axhline(100 * off, **GUIDE)
             column[1].axhline(0, color="black", linewidth=0.6)
             column[1].set_xticks(range(len(TERMS)), TERMS.values(), parse_math=True)
             for axes in column:
@@ -67,9 +69,10 @@ def _bars_of_detector(axes: Axes, rows: Sequence[Row], figure: str, base: float)
     kinds: dict[str, Any] = {}
     for row in rows:
         found = row.gain if figure == "gain" else row.figures[figure]
-        if found is None:
+        mean, spread = found or (None, None)
+        if mean is None:
             continue
-        variant, (mean, spread) = row.configuration.variant, found
+        variant = row.configuration.variant
         place = float(list(TERMS).index(variant.terms))
         if row.gain is not None:
             place += width * (modes.index(variant.mode) - (len(modes) - 1) / 2)
