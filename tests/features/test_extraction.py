@@ -728,9 +728,8 @@ def test_what_the_decoder_has_to_say_of_the_frames_is_noted(
 
     def noting(self: ClipReader[object]) -> Iterator[object]:
         for event in events(self):
-            if isinstance(event, Closed):
-                event = replace(event, summary=replace(event.summary, notes=("2 frames damaged", "1 frame hidden")))
-            yield event
+            summary = isinstance(event, Closed) and replace(event.summary, notes=("2 frames damaged", "1 frame hidden"))
+            yield replace(event, summary=summary) if summary else event
 
     monkeypatch.setattr(ClipReader, "events", noting)
     result = run(videos / "day/1.mp4", tmp_path, config())
