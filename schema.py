@@ -13,6 +13,7 @@ import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -192,6 +193,11 @@ def _shared(kind: Any, value: Any) -> int:
     return len({field.name for field in dataclasses.fields(kind)} & {name for name in value if isinstance(name, str)})
 
 
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
 def _record(kind: Any, value: Any, key: str) -> Any:
     if not isinstance(value, dict):
         raise _WrongError(key, f"must be keys with values, not {shown(value)}")
@@ -202,7 +208,7 @@ def _record(kind: Any, value: Any, key: str) -> Any:
     for name, field in fields.items():
         if name not in value and field.default is field.default_factory is dataclasses.MISSING:
             raise _WrongError(key, f"key {name!r} is missing")
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     made = {name: _parsed(hints[name], item, _joined(key, name)) for name, item in value.items()}
     try:
         return kind(**made)

@@ -3,7 +3,7 @@
 from .choice import DatasetChoice
 from .dataset import MAX_FRAMES, Counts, Dataset, LabelledVideo, Official, count, frame_truth, spans_of
 from .location import Location, check_clear, locate
-from .manifest import any_fold, read_manifest
+from .manifest import any_fold, folds_in, read_manifest
 from .shanghaitech import read_shanghaitech
 from .ucf_crime import read_ucf_crime
 from .xd_violence import read_xd_violence
@@ -19,6 +19,7 @@ __all__ = [
     "any_fold",
     "check_clear",
     "count",
+    "folds_in",
     "frame_truth",
     "locate",
     "read_manifest",

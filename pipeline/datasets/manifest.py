@@ -50,9 +50,18 @@ def read_manifest(path: Path, test_fold: str | None = None) -> Dataset:
 def any_fold(path: Path) -> str | None:
     """One of a manifest's folds; None where there are none, or where `read_manifest` will say what is wrong."""
     try:
-        return _table(path).rows[0].cells.get("fold")
+        return next(iter(folds_in(path)), None)
     except UserError:
         return None
+
+
+def folds_in(path: Path) -> list[str]:
+    """The names of a manifest's folds, in its order; none where it has no column fold.
+
+    Raises:
+        UserError: as `read_manifest`, about the table.
+    """
+    return list(dict.fromkeys(row.cells["fold"] for row in _table(path).rows if "fold" in row.cells))
 
 
 def _table(path: Path) -> Table:

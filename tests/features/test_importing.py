@@ -658,6 +658,32 @@ def test_what_is_no_array_of_features_is_refused(
     assert not files(store.root)
 
 
+def header_of(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff", b"\x93NUMPY\x09\x00\x02\x00{}", b"PK\x03\x04",
+        *(header_of(text) for text in [
+            "{", "(" * 5000, "1", "'", "{'descr': 'O', 'fortran_order': False, 'shape': (1,)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 5)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 5)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 30 + ", 5)}",
+            "{'descr': '<Q9', 'fortran_order': 0, 'shape': 7}",
+            "{'descr': [], 'fortran_order': False, 'shape': (2, 5)}",
+        ]),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_none_is_refused(source: Path, store: FeatureStore, take: Take, data: bytes) -> None:
+    (source / "a.npy").write_bytes(data + b"\0" * 40)
+    with pytest.raises(UserError, match=r"a\.npy: ") as caught:
+        take("a.mp4")
+    assert "\n" not in str(caught.value)
+    assert not files(store.root)
+
+
 @pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long doubles are doubles here")
 def test_long_doubles_are_refused(source: Path, take: Take) -> None:
     damaged(source / "a.npy", "long doubles")

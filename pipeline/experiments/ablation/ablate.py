@@ -7,8 +7,6 @@ no mode. Every figure is that of the last iteration's weights, so that nothing i
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +17,7 @@ import numpy as np
 
 from ....errors import UserError
 from ....files import write_text
-from ...datasets import Dataset, DatasetChoice, frame_truth, read_manifest
+from ...datasets import Dataset, DatasetChoice, folds_in, frame_truth, read_manifest
 from ...features.store import FeatureStore
 from ...scoring.runs import (
     identity_of,
@@ -240,11 +238,7 @@ def folds_of(manifest: Path) -> list[str]:
     Raises:
         UserError: it cannot be read, has no folds, or has one that cannot be the name of a folder, or is called "all".
     """
-    try:
-        rows = list(csv.DictReader(io.StringIO(manifest.read_text("utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{manifest}: cannot read the manifest ({error})") from error
-    folds = list(dict.fromkeys(row["fold"] or "" for row in rows if "fold" in row))
+    folds = folds_in(manifest)
     if not folds:
         raise UserError(f"{manifest}: has no column fold, so --test_fold {ALL_FOLDS} means nothing")
     for fold in folds:
