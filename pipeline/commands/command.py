@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DONE, SOME_SET_ASIDE, WRONG_REQUEST, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
 LOG_WIDTH = 200  # more than a table needs
+RETRY_HELP = "try videos again that were set aside before and have not changed since"
 VIDEOS_HELP = "video files, folders of frames, or folders of these"
 
 Config = TypeVar("Config")

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from ...errors import UserError
-from .command import DONE, SOME_SET_ASIDE, VIDEOS_HELP, Command, config_of, find_and_say, list_set_aside, output
+from .command import (
+    DONE,
+    RETRY_HELP,
+    SOME_SET_ASIDE,
+    VIDEOS_HELP,
+    Command,
+    config_of,
+    find_and_say,
+    list_set_aside,
+    output,
+)
 
 if TYPE_CHECKING:
     from ..features.extraction import ExtractionResult
@@ -24,8 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_of_extractor = "the clip networks, all fed by one decoding; `xelvad extractors` lists them"
     parser.add_argument("--extractor", type=str, nargs="+", default=["i3d-rgb"], help=help_of_extractor)
     parser.add_class_arguments(ExtractionConfig, skip={"extractor", "retry"})
-    help_of_retry = "try videos again that were set aside before and have not changed since"
-    parser.add_argument("--retry", action="store_true", help=help_of_retry)
+    parser.add_argument("--retry", action="store_true", help=RETRY_HELP)
 
 
 def run(arguments: Namespace) -> int:

@@ -7,7 +7,6 @@ processes may fill one folder, on one machine or on several: each takes a lease 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -243,8 +242,8 @@ class _Extraction:
 
     def _extract(self, claims: Iterator[int]) -> None:
         sources = [job.task.source for job in self.jobs]
-        reader = _ClaimingReader(sources, self.clipping, LARGEST_SHORT_SIDE, self._prepare_for, self.workers)
-        with closing(reader.claiming(claims).events()) as events:
+        reader = ClipReader(sources, self.clipping, LARGEST_SHORT_SIDE, self._prepare_for, self.workers, claims)
+        with closing(reader.events()) as events:
             for event in events:
                 self._take(event)
                 while self.elsewhere:
@@ -369,23 +368,6 @@ class _Extraction:
         self.result.failed[job.name] = str(event.error)
         self.progress.say(f"{job.name}: set aside")
         self.progress.finish(job.name, job.clips)
-
-
-class _ClaimingReader(ClipReader["dict[str, Tensor] | None"]):
-    """Reads not all of its videos, but those whose numbers it gets, each when a decoder is free for it."""
-
-    def claiming(self, numbers: Iterator[int]) -> _ClaimingReader:
-        """Set where the numbers come from; they are asked for by the readers' threads, one at a time."""
-        self._numbers.clear()
-        self._claims, self._claiming = numbers, threading.Lock()
-        return self
-
-    def _next(self) -> int | None:
-        with self._claiming:
-            number = None if self._numbers else next(self._claims, None)  # what was put back goes first
-            if number is not None:
-                self._numbers.append(number)
-            return super()._next()
 
 
 def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: Report) -> dict[str, _ClipBatches]:

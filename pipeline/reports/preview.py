@@ -19,8 +19,8 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..videos.reader import FrameBlock
 from ..videos.probe import VideoError
+from ..videos.reader import FrameBlock
 from ..videos.worker import DecodedVideo, Decoder
 
 SHORT_SIDE = 240  # pixels of the preview's shorter side

@@ -77,6 +77,8 @@ class ClipReader(Generic[Prepared]):
         short_side: frames whose shorter side is longer are scaled down to it.
         prepare_for: called in the worker's thread with a video's number; gives what is done with each of its clips.
         workers: how many videos are decoded at once.
+        numbers: of the videos that are read, all by default. The next one is asked for when a worker is free for it, by
+            one of them at a time.
 
     Example::
 
@@ -92,10 +94,13 @@ class ClipReader(Generic[Prepared]):
         short_side: int,
         prepare_for: Callable[[int], Prepare[Prepared]],
         workers: int = 1,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self.sources, self.clipping, self.short_side, self.prepare_for = sources, clipping, short_side, prepare_for
         self.workers = max(1, min(workers, len(sources)))
-        self._numbers = deque(range(len(sources)))
+        self._numbers = iter(range(len(sources))) if numbers is None else numbers
+        self._returned: deque[int] = deque()  # numbers of videos for which there was no memory
+        self._choosing = threading.Lock()  # apart from the other one: it may take a while
         self._lock = threading.Lock()
         self._reading = 0  # workers that have a video
         self._stopped = threading.Event()
@@ -139,18 +144,21 @@ class ClipReader(Generic[Prepared]):
             self._put(None)
 
     def _next(self) -> int | None:
-        with self._lock:
-            if self._stopped.is_set() or not self._numbers:
+        with self._choosing:
+            if self._stopped.is_set():
                 return None
-            self._reading += 1
-            return self._numbers.popleft()
+            number = self._returned.popleft() if self._returned else next(self._numbers, None)
+        if number is not None:
+            with self._lock:
+                self._reading += 1
+        return number
 
     def _back(self, number: int) -> bool:
         """Let other workers read a video later, for which there is no memory now; False where there are no others."""
         with self._lock:
             if self._reading < 2:
                 return False
-            self._numbers.append(number)
+            self._returned.append(number)
             return True
 
     def _put(self, event: Event[Prepared] | BaseException | None) -> None:
