@@ -43,8 +43,12 @@ Kind = Literal[
     "frame rate",
     "features",
     "passed over",  # what lies among the videos and is none that can be read
-    "overlong",  # an annotation that is known to run past the video's end; the only one that is no trouble
+    "overlong",  # an annotation that is known to run past the video's end: no trouble
+    "decoded",  # what its decoder met of frames that are hidden or made up: no trouble either
 ]
+
+
+HARMLESS = ("overlong", "decoded")
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,8 @@ def audit(
         unknown_frames=len(facts.keys() - lengths.keys()),
         anomalous_share=_anomalous_share(dataset.of("test"), lengths),
         frame_rates=dict(rates.most_common()),
-        troubles=tuple(finding for finding in findings if finding.kind != "overlong"),
-        notes=tuple(finding for finding in findings if finding.kind == "overlong"),
+        troubles=tuple(finding for finding in findings if finding.kind not in HARMLESS),
+        notes=tuple(finding for finding in findings if finding.kind in HARMLESS),
     )
 
 
@@ -347,6 +351,7 @@ def _look_at_features(
             first = first or features
             lengths[video.name] = frames = features.sidecar.frames
             findings += [Finding("features", video.name, detail) for detail in _unlike(features, first)]
+            findings += [Finding("decoded", video.name, note) for note in features.sidecar.notes]
             if video.name not in seen:
                 findings += _misfit(video, frames)
             elif seen[video.name] != frames and features.sidecar.declared_frames:  # else imported, of unknown length

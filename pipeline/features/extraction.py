@@ -347,6 +347,7 @@ class _Extraction:
                     runtime=engine.description,
                     reuse_static=self.config.reuse_static,
                     reused=tuple(job.reused),
+                    notes=end.summary.notes,
                 )
             )
         job.finish()

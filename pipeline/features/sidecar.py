@@ -71,6 +71,7 @@ class Sidecar:
     runtime: str = ""  # what computed them
     reuse_static: Annotated[float, Range(0, 255)] = 0.0  # grey levels by which a still clip may differ from its source
     reused: tuple[Count, ...] = ()  # numbers of the clips that have the features of the one before
+    notes: tuple[str, ...] = ()  # what the decoder met: frames that are hidden, made up, or missing
     format: int = FORMAT
 
     @classmethod

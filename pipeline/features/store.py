@@ -8,6 +8,7 @@ writing was interrupted is never read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from ..videos.names import NameIndex
 from ..videos.sources import VideoSource
 from .sidecar import Sidecar, check_fingerprint
 
+LONGEST_NAME, SHORTENED = 240, 200  # bytes; file systems take 255 with the suffix
 LISTED = 5  # names in an error message
 PIECE_ROWS = 2048  # 32 MiB of 4096-d features
 HELD_BYTES = 256 * 2**20  # of features of one kind that may be held in memory
@@ -150,13 +152,18 @@ class FeatureStore:
     def array_path(self, name: str) -> Path:
         """Where the features of the video ``name`` are, or would be.
 
+        A name that leaves no room for the suffix is shortened, and told from others by a digest.
+
         Raises:
             UserError: the name leads out of the folder.
         """
-        path = self.folder / f"{name}.npy"
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise UserError(f"{name}: a video's name must stay within the features folder {self.folder}")
-        return path
+        path = self.folder / name
+        if len(encoded := path.name.encode()) > LONGEST_NAME:
+            short = encoded[:SHORTENED].decode(errors="ignore")
+            path = path.with_name(f"{short}~{hashlib.sha256(encoded).hexdigest()[:16]}")
+        return path.with_name(f"{path.name}.npy")
 
     def sidecar_path(self, name: str) -> Path:
         """Where the sidecar of the video ``name`` is, or would be."""

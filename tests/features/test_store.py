@@ -581,3 +581,20 @@ def test_a_sidecar_of_another_format_is_refused(store: FeatureStore) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
     with pytest.raises(UserError, match=r"a\.mp4\.json: a feature file of format 2, this version reads 1"):
         store.read("a.mp4")
+
+
+@pytest.mark.parametrize("letters", ["a" * 245 + ".mp4", "ü" * 122 + ".mp4", "日" * 82 + ".mp4"])
+def test_a_name_that_leaves_no_room_for_a_suffix_is_shortened(
+    store: FeatureStore, tmp_path: Path, letters: str
+) -> None:
+    assert 240 < len(letters.encode()) <= 255
+    other = letters[:-5] + "b.mp4"
+    for number, name in enumerate((f"day/{letters}", f"day/{other}")):
+        video = VideoSource(name, tmp_path / f"{number}.mp4")
+        video.path.write_bytes(bytes([number]))
+        array = write(store, sidecar_of(name, 40 + 16 * number, video.path))
+        assert store.is_current(video, FINGERPRINT, Clipping())
+        assert store.find(name) == name
+        assert np.array_equal(store.read(name).array, array)
+    assert all(len(path.name.encode()) <= 255 for path in store.root.rglob("*"))
+    assert len(list(store.root.rglob("*.npy"))) == 2
