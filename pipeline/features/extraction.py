@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...errors import UserError
 from ...extractors import create_extractor, spec_of
+from ...extractors.batching import ClipBatches
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
@@ -36,7 +37,6 @@ from .store import FeatureWriter
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...extractors.runtimes import Engine
 
 # What the decoder hands on at most. Every network looks at less, and four clips of it still fit into the shared memory
 # that containers have.
@@ -110,9 +110,8 @@ class _Row:
     """A clip's features, from the moment that it is read."""
 
     job: _Job
-    inputs: Tensor | None
     times: int = 1  # how many clips in a row have these features
-    features: NDArray[np.float32] | None = None  # until computed; then the inputs are dropped
+    features: NDArray[np.float32] | None = None  # None until computed
 
 
 @dataclass
@@ -154,35 +153,6 @@ class _Job:
         self.writers[extractor].append(np.repeat(row.features[None], row.times, axis=0))
 
 
-class _ClipBatches:
-    """Runs one extractor over clips of all videos, in batches; one is under way while the next one gathers."""
-
-    def __init__(self, engine: Engine, size: int) -> None:
-        self.engine, self.size = engine, size
-        self.rows: list[_Row] = []
-        self.under_way: tuple[list[_Row], Tensor] | None = None
-
-    def add(self, row: _Row) -> list[_Row]:
-        """Take a row; returns those that have been computed since."""
-        self.rows.append(row)
-        return self.advance() if len(self.rows) == self.size else []
-
-    def advance(self) -> list[_Row]:
-        """Start with what has gathered, so that the device does not wait, and collect what was under way before."""
-        started = None
-        if self.rows:
-            started = self.rows, self.engine.start([row.inputs for row in self.rows if row.inputs is not None])
-            for row in self.rows:
-                row.inputs = None
-        computed, self.rows, self.under_way = self.under_way, [], started
-        if computed is None:
-            return []
-        rows, features = computed
-        for row, of_clip in zip(rows, self.engine.finish(features), strict=True):
-            row.features = of_clip
-        return rows
-
-
 class _Extraction:
     """A run: events of the reader in, feature files out."""
 
@@ -190,7 +160,7 @@ class _Extraction:
         self, jobs: list[_Job], clipping: Clipping, config: ExtractionConfig, result: ExtractionResult, report: Report
     ) -> None:
         self.jobs, self.clipping, self.config, self.result, self.report = jobs, clipping, config, result, report
-        self.batches: dict[str, _ClipBatches] = {}  # empty until there is something to do
+        self.batches: dict[str, ClipBatches[_Row]] = {}  # empty until there is something to do
         self.elsewhere: deque[_Job] = deque()  # what others have finished, as the readers' threads find out
 
     def run(self) -> None:
@@ -297,9 +267,9 @@ class _Extraction:
         for place in job.task.places:
             name = place.spec.name
             if prepared is not None:
-                job.last[name] = _Row(job, prepared[name])
+                job.last[name] = _Row(job)
                 job.waiting += 1
-                self._computed(name, self.batches[name].add(job.last[name]))
+                self._computed(name, self.batches[name].add(job.last[name], prepared[name]))
             elif job.last[name].features is None:
                 job.last[name].times += 1
             else:
@@ -308,17 +278,18 @@ class _Extraction:
         job.clips += 1
         self.progress.advance()
 
-    def _computed(self, extractor: str, rows: list[_Row]) -> None:
-        for row in rows:
+    def _computed(self, extractor: str, computed: list[tuple[_Row, NDArray[np.float32]]]) -> None:
+        for row, features in computed:
+            row.features = features
             if not row.job.failed:
                 row.job.write(extractor, row)
                 row.job.waiting -= 1
-        for job in {id(row.job): row.job for row in rows}.values():
+        for job in {id(row.job): row.job for row, _ in computed}.values():
             self._finish_if_done(job)
 
     def _computed_all(self) -> None:
         for name, batches in self.batches.items():
-            while batches.rows or batches.under_way:
+            while len(batches):
                 self._computed(name, batches.advance())
 
     def _finish_if_done(self, job: _Job) -> None:
@@ -371,13 +342,13 @@ class _Extraction:
         self.progress.finish(job.name, job.clips)
 
 
-def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: Report) -> dict[str, _ClipBatches]:
+def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: Report) -> dict[str, ClipBatches[_Row]]:
     from ...extractors.runtimes import Engine
 
     keep_freed_memory()  # before anything is computed, which starts threads
-    started = {}
+    started: dict[str, ClipBatches[_Row]] = {}
     for name in extractors:
         engine = Engine(create_extractor(name, config.weights), config.runtime, config.device)
         report.say(f"{name}: {engine.description}")
-        started[name] = _ClipBatches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
+        started[name] = ClipBatches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
     return started
