@@ -8,9 +8,9 @@ those stand for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,12 +126,3 @@ class Segments(_Cut):
             return -(-clip * frames // self.segments), -(-(clip + 1) * frames // self.segments)
         size = frames // self.segments
         return clip * size, frames if clip == self.segments - 1 else (clip + 1) * size
-
-
-def clipping_from(fields: Mapping[str, Any]) -> Clipping | Segments:
-    """The clipping whose fields were stored, as `dataclasses.asdict` gives them.
-
-    Raises:
-        TypeError, ValueError: these are the fields of no clipping.
-    """
-    return Segments(**fields) if "segments" in fields else Clipping(**fields)

@@ -1,13 +1,10 @@
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xelvad.pipeline.videos.clips import Clipping, Segments, clipping_from
+from xelvad.pipeline.videos.clips import Clipping, Segments
 from xelvad.pipeline.videos.config import Tail
 
 LENGTHS = [1, 15, 16, 17, 32, 421]
@@ -162,20 +159,3 @@ def test_frames_of_a_clip_by_hand() -> None:
 def test_a_clip_that_is_not_there_has_no_frames(clipping: Clipping | Segments, clip: int) -> None:
     with pytest.raises(ValueError, match=f"no clip {clip} in 40 frames, which make 3 clips"):
         clipping.frames_of(clip, 40)
-
-
-# --- stored ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("clipping", CLIPPINGS, ids=str)
-def test_a_stored_clipping_comes_back(clipping: Clipping | Segments) -> None:
-    assert clipping_from(json.loads(json.dumps(asdict(clipping)))) == clipping
-
-
-@pytest.mark.parametrize(
-    "fields", ["damaged", None, 5, {"length": 0}, {"length": "16"}, {"tail": "keep"}, {"segments": 0}, {"clips": 3},
-               {"segments": 3, "length": 16}],
-)  # fmt: skip
-def test_fields_of_no_clipping_are_refused(fields: Any) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        clipping_from(fields)
