@@ -59,8 +59,17 @@ def check_weights(state: dict[str, Tensor], kind: type[Detector], feature_dim: i
         ValueError: says what is wrong with which.
     """
     import torch
+    from torch.overrides import TorchFunctionMode
 
-    with torch.device("meta"):
+    class Unfilled(TorchFunctionMode):
+        """Random weights of no memory: drawing them would import torch's compiler, which takes a second."""
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__name__", "") in ("normal_", "uniform_", "zero_", "fill_"):
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Unfilled():
         wanted = kind(feature_dim).state_dict()
     odd = sorted(state.keys() ^ wanted.keys())
     if odd:
