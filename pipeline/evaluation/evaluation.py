@@ -6,6 +6,7 @@ The protocol says which frames count; scores and truth that do not fit each othe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..scoring.protocols import PROTOCOLS, FrameProtocol
 from ..scoring.runs import LAST, Run, best_on, kept_weights, load_run, name_of, runs_in, seed_of
 from ..scoring.scoring import FrameScores, score_features, write_scores
 from ..scoring.thresholds import Calibration
+from ..support.threads import few_threads
 from .calibration import calibrate
 from .config import EvaluationConfig
 from .metrics import (
@@ -179,14 +181,17 @@ def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfi
     if not videos:
         raise UserError(f"{dataset.name}: has no test videos")
     store = FeatureStore(features, run.manifest.extractor)
-    scores, scored, notes = [], [], []
-    for video, found in zip(videos, store.read_all([video.name for video in videos]), strict=True):
-        result = score_features(run, video.name, found, protocol)
+    at_hand = list(store.read_all([video.name for video in videos]))
+    with few_threads(max(math.prod(found.shape) for found in at_hand)):
+        scores = [
+            score_features(run, video.name, found, protocol) for video, found in zip(videos, at_hand, strict=True)
+        ]
+    scored, notes = [], []
+    for video, found, result in zip(videos, at_hand, scores, strict=True):
         truth = frame_truth(video, found.sidecar.frames)
         counted = protocol.counted(video.name, found)
         if not counted:
             notes.append(f"{video.name} is shorter than a clip: protocol {protocol.name} counts none of its frames")
-        scores.append(result)
         scored.append(ScoredVideo(video.name, video.abnormal, result.scores[:counted], truth[:counted], video.category))
     calibration, note = _calibration(run, dataset, features, config)
     thresholds: dict[ThresholdName, float] = {"fixed": THRESHOLD}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,13 @@ from ..scoring.learned import Separation
 from ..support.curves import CURVE_EVERY, Curves
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Progress, Report
+from ..support.threads import few_threads
 from .batches import Batches
 from .checkpoints import CheckpointWriter, check_identity, read_state
 from .config import TrainingConfig
 from .cross_epoch import CrossEpoch, make_xel
 from .judges import Best, Judge, Judged
 from .pace import Pace
-
-SMALL_STEP = 5e5  # numbers in the bags of a step
 
 
 @dataclass
@@ -80,7 +77,7 @@ def fit(
         UserError: the checkpoint belongs to another training, or a feature file is damaged.
     """
     keep_freed_memory()  # before anything is computed, which starts threads
-    with torch.random.fork_rng(), _few_threads(abnormal, normal, config):
+    with torch.random.fork_rng(), few_threads(_size_of_a_step(abnormal, normal, config)):
         torch.manual_seed(config.seed)
         training = Training(abnormal, normal, config, judges)
         identity = identity | {"judges": list(judges), "device": training.device.type}
@@ -220,20 +217,10 @@ class Training:
             curves.add_scalar(f"judged/{name}", value, self.iteration - 1)
 
 
-@contextmanager
-def _few_threads(abnormal: TrainingVideos, normal: TrainingVideos, config: TrainingConfig) -> Iterator[None]:
-    """One thread where a step is small: two gain nothing then, and on a busy machine they wait for each other.
-
-    For ten times as long as they compute, on two cores of which one has other work.
-    """
-    before = torch.get_num_threads()
+def _size_of_a_step(abnormal: TrainingVideos, normal: TrainingVideos, config: TrainingConfig) -> float:
+    """How many numbers the bags of a step hold, about."""
     clips = sum(np.mean([kind.length(video) for video in range(len(kind))]) for kind in (abnormal, normal))
-    if clips * min(config.batch, max(len(abnormal), len(normal))) * normal.feature_dim < SMALL_STEP:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return float(clips * min(config.batch, max(len(abnormal), len(normal))) * normal.feature_dim)
 
 
 def make_detector(config: TrainingConfig, feature_dim: int) -> LearningDetector:
