@@ -34,6 +34,7 @@ class ExtractionConfig:
             GPU by default.
         reuse_static: give a clip the features of the one before while no block of the picture has changed by more grey
             levels (of 255) than this; 0 computes every clip.
+        decoder_memory: GB that decoding one video may take; one that takes more is set aside. 0 is no limit; on Linux.
         retry: try videos again that were set aside before and have not changed since.
     """
 
@@ -45,6 +46,7 @@ class ExtractionConfig:
     runtime: Literal["auto", "eager", "compile", "openvino"] = "auto"
     workers: int | None = None
     reuse_static: float = 0.0
+    decoder_memory: float = 0.0
     retry: bool = False
 
     def __post_init__(self) -> None:
@@ -54,6 +56,8 @@ class ExtractionConfig:
                 raise UserError(f"{name} must be at least 1, not {value}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UserError(f"--device is cpu, cuda, cuda:1 and so on, or auto, not {self.device}")
+        if not self.decoder_memory >= 0:
+            raise UserError(f"decoder_memory is a number of GB, 0 or more, not {self.decoder_memory}")
         if not 0 <= self.reuse_static <= 255:
             raise UserError(f"reuse_static is a difference of grey levels, 0 to 255, not {self.reuse_static}")
         if not self.extractor or len(set(self.extractor)) < len(self.extractor):

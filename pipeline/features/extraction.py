@@ -212,7 +212,15 @@ class _Extraction:
 
     def _extract(self, claims: Iterator[int]) -> None:
         sources = [job.task.source for job in self.jobs]
-        reader = ClipReader(sources, self.clipping, LARGEST_SHORT_SIDE, self._prepare_for, self.workers, claims)
+        reader = ClipReader(
+            sources,
+            self.clipping,
+            LARGEST_SHORT_SIDE,
+            self._prepare_for,
+            self.workers,
+            claims,
+            self.config.decoder_memory,
+        )
         with closing(reader.events()) as events:
             for event in events:
                 self._take(event)

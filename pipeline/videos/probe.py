@@ -251,6 +251,8 @@ def decodable(container: Any, stream: Any, tally: Tally | None = None) -> Iterat
                 return
         except EOFError:
             return
+        except MemoryError:  # FFmpeg's own is one of both kinds: no fault of a packet
+            raise
         except av.FFmpegError:
             if packet is None:
                 return

@@ -79,6 +79,7 @@ class ClipReader(Generic[Prepared]):
         workers: how many videos are decoded at once.
         numbers: of the videos that are read, all by default. The next one is asked for when a worker is free for it, by
             one of them at a time.
+        memory: GB that decoding one video may take; 0 sets no limit.
 
     Example::
 
@@ -95,9 +96,10 @@ class ClipReader(Generic[Prepared]):
         prepare_for: Callable[[int], Prepare[Prepared]],
         workers: int = 1,
         numbers: Iterator[int] | None = None,
+        memory: float = 0.0,
     ) -> None:
         self.sources, self.clipping, self.short_side, self.prepare_for = sources, clipping, short_side, prepare_for
-        self.workers = max(1, min(workers, len(sources)))
+        self.workers, self.memory = max(1, min(workers, len(sources))), memory
         self._numbers = iter(range(len(sources))) if numbers is None else numbers
         self._returned: deque[int] = deque()  # numbers of videos for which there was no memory
         self._choosing = threading.Lock()  # apart from the other one: it may take a while
@@ -112,7 +114,7 @@ class ClipReader(Generic[Prepared]):
         Raises:
             UserError: preparing failed, for a reason that is not the video's.
         """
-        decoders = [Decoder() for _ in range(self.workers)]
+        decoders = [Decoder(memory=self.memory) for _ in range(self.workers)]
         threads = [threading.Thread(target=self._work, args=(decoder,), daemon=True) for decoder in decoders]
         for thread in threads:
             thread.start()

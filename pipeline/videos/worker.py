@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -100,6 +101,10 @@ class Decoder:
 
     It belongs to the thread that reads; any other may `cancel` it, and nothing else.
 
+    Args:
+        patience: seconds; a decoder that says nothing for longer hangs.
+        memory: GB that it may take; 0 sets no limit. On Linux.
+
     Example::
 
         with Decoder() as decoder, decoder.read(path, short_side=256, block_size=16) as video:
@@ -107,8 +112,8 @@ class Decoder:
                 ...
     """
 
-    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
-        self.patience = patience
+    def __init__(self, patience: float = PATIENCE_SECONDS, memory: float = 0.0) -> None:
+        self.patience, self.memory = patience, memory
         self._lock = threading.Lock()  # over the process: it is what `cancel` reaches for from another thread
         self._cancelled = False
         self._process: BaseProcess | None = None
@@ -184,7 +189,7 @@ class Decoder:
             sweep_shared_memory()
             context = multiprocessing.get_context("spawn")  # a fork would inherit the device and the network's threads
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True, name="xelvad-decoder")
+            process = context.Process(target=_serve, args=(theirs, self.memory), daemon=True, name="xelvad-decoder")
             process.start()
             theirs.close()
             self._connection, self._process = ours, process
@@ -250,9 +255,15 @@ def _dispose(memory: SharedMemory) -> None:
         memory.close()
 
 
-def _serve(connection: Connection) -> None:
-    """The worker: decode what is asked for until the owner goes away."""
+def _serve(connection: Connection, memory: float = 0.0) -> None:
+    """The worker: decode what is asked for until the owner goes away, in so many GB of memory at most (0: any)."""
     import av.logging
+
+    limit = f"; it may take {memory:g} GB of memory, by --decoder-memory" if memory else ""
+    if memory and sys.platform.startswith("linux"):  # elsewhere the limit counts something else, or nothing
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory * 2**30), resource.RLIM_INFINITY))
 
     av.logging.set_level(av.logging.PANIC)  # what is wrong with a video is said once, by us
     try:
@@ -264,10 +275,15 @@ def _serve(connection: Connection) -> None:
                 _decode(connection, request)
             except (EOFError, ConnectionError):
                 raise
-            except UserError as error:
+            except SharedMemoryError as error:
                 connection.send(error)
+            except UserError as error:
+                connection.send(type(error)(f"{error}{limit}"))
+            except MemoryError:
+                connection.send(VideoError(f"{request.path}: decoding it takes more memory than there is{limit}"))
             except Exception as error:  # whatever a decoder throws must cost this video only
-                connection.send(VideoError(f"{request.path}: cannot be decoded ({type(error).__name__}: {error})"))
+                reason = f"{type(error).__name__}: {error}"
+                connection.send(VideoError(f"{request.path}: cannot be decoded ({reason}){limit}"))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return
 

@@ -319,3 +319,13 @@ def test_the_memory_of_killed_runs_is_swept_and_no_other(monkeypatch: pytest.Mon
     finally:
         for name in names.values():
             (SHARED_MEMORY / name).unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such limit")
+def test_a_decoder_that_eats_memory_costs_its_video_and_the_limit_is_named(tmp_path: Path) -> None:
+    path = Footage.video(tmp_path / "a.mp4", 20)
+    refused = pytest.raises(VideoError, match=r"a\.mp4: .*0\.01 GB.*--decoder-memory")
+    with Decoder(memory=0.01) as decoder, refused, decoder.read(path, None, BLOCK) as video:
+        list(video.blocks())
+    with Decoder(memory=16) as decoder, decoder.read(path, None, BLOCK) as video:
+        assert sum(len(block.times) for block in video.blocks()) == 20
