@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -174,13 +173,14 @@ def _compiled(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype
 def _openvino(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:
     import openvino
 
+    from .converted import converted
+
     preprocessing = extractor.spec.preprocessing
     example = preprocessing(np.zeros((1, extractor.spec.clip_length, 240, 320, 3), np.uint8)).flatten(0, -5)[:1]
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the converter traces, and warns that shapes are fixed: they are
-        model = openvino.convert_model(extractor.network, example_input=example)
-    model.reshape([1, *example.shape[1:]])
+    model, kept = converted(extractor, example)
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if kept is not None:
+        settings["CACHE_DIR"] = str(kept)
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
 

@@ -128,10 +128,15 @@ CATALOGUE: dict[str, KnownWeights] = {
 }
 
 
-def cache_folder() -> Path:
-    """Where converted weights are: ``$XELVAD_CACHE``, else ``$XDG_CACHE_HOME/xelvad``, else ``~/.cache/xelvad``."""
+def user_cache() -> Path:
+    """What is kept for this user: ``$XELVAD_CACHE``, else ``$XDG_CACHE_HOME/xelvad``, else ``~/.cache/xelvad``."""
     base = os.environ.get("XELVAD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "xelvad")
-    return Path(base) / "weights"
+    return Path(base)
+
+
+def cache_folder() -> Path:
+    """Where converted weights are."""
+    return user_cache() / "weights"
 
 
 def cached_file(name: str) -> Path:
