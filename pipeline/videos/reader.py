@@ -8,9 +8,10 @@ does, and takes over where decord gives up or FFmpeg complains within decord. Wh
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -243,6 +244,7 @@ class FrameFolder(Video):
             raise VideoError(f"{path}: a folder without {', '.join(sorted(FRAME_SUFFIXES))} pictures is not a video")
         width, height = upright_size(self.files[0])
         self.info = VideoInfo(*fit_short_side(width, height, short_side), FOLDER_FRAME_RATE, len(self.files))
+        self.notes = numbering(self.files)
 
     def blocks(self, size: int) -> Iterator[FrameBlock]:
         """See `Video.blocks`."""
@@ -256,6 +258,20 @@ class FrameFolder(Video):
         size = (self.info.width, self.info.height)
         rgb = read_picture(file)
         return np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
+
+
+def numbering(files: Sequence[Path]) -> tuple[str, ...]:
+    """What is odd about the numbers in the names of pictures: frames would not be where annotations look for them."""
+    found = [re.findall(r"\d+", file.stem) for file in files]
+    if len(files) < 2 or not all(found):
+        return ()
+    numbers = [int(parts[-1]) for parts in found]
+    distinct = set(numbers)
+    twice, gaps = len(numbers) - len(distinct), max(numbers) - min(numbers) + 1 - len(distinct)
+    notes = [f"{twice} picture{'s have' if twice > 1 else ' has'} a number that another one has"] if twice else []
+    if gaps:
+        notes.append(f"the numbers of the pictures leave out {gaps} between {min(numbers)} and {max(numbers)}")
+    return tuple(notes)
 
 
 def read_picture(file: Path) -> Image.Image:

@@ -200,6 +200,9 @@ def _take(entry: Path, result: Search, seen: set[str], linked: list[Path]) -> It
     try:
         if entry.is_dir():
             if is_frame_folder(entry):
+                for other in _entries(entry):
+                    if other.suffix.lower() not in FRAME_SUFFIXES | DOCUMENTS | SOUND:
+                        result.passed_over[str(other)] = "no picture that can be read, in a folder of frames"
                 yield from _once(entry, seen)
             else:
                 yield from _walk(entry, result, seen, linked)

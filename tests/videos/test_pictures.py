@@ -67,3 +67,19 @@ def test_a_picture_that_claims_to_be_huge_is_refused_unread(tmp_path: Path) -> N
     (tmp_path / "0.pgm").write_bytes(b"P5 100000 100000 255\n" + bytes(64))
     with pytest.raises(VideoError, match=r"0\.pgm"):
         open_video(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["0.png", "1.png", "2.png"], []),
+        (["img_009.png", "img_010.png", "img_011.png"], []),
+        (["a.png", "b.png"], []),
+        (["0.png", "1.png", "5.png"], ["the numbers of the pictures leave out 3 between 0 and 5"]),
+        (["0.png", "0.bmp", "1.png"], ["1 picture has a number that another one has"]),
+    ],
+)
+def test_numbers_that_leave_gaps_or_come_twice_are_said(tmp_path: Path, names: list[str], said: list[str]) -> None:
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert list(open_video(tmp_path).notes) == said

@@ -78,6 +78,13 @@ def test_a_folder_of_frames_is_one_in_spite_of_what_a_system_put_there(tmp_path:
     assert passed_over(tmp_path) == {}
 
 
+def test_what_is_no_picture_among_frames_is_said(tmp_path: Path) -> None:
+    Footage.folder(tmp_path / "frames", 3)
+    touch(tmp_path / "frames/3.heic", tmp_path / "frames/notes.txt")
+    assert names(tmp_path) == ["frames"]
+    assert passed_over(tmp_path) == {"frames/3.heic": "no picture that can be read, in a folder of frames"}
+
+
 def test_pictures_beside_videos_or_folders_are_said(tmp_path: Path) -> None:
     touch(tmp_path / "a/0.jpg", tmp_path / "a/1.jpg", tmp_path / "a/b.mp4")
     assert names(tmp_path) == ["a/b.mp4"]
