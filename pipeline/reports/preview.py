@@ -19,7 +19,7 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..videos.probe import VideoError
+from ..videos.probe import VideoError, is_cover, opened
 from ..videos.reader import FrameBlock
 from ..videos.worker import DecodedVideo, Decoder
 
@@ -121,8 +121,8 @@ def container_start(file: Path) -> float:
     It may differ from the time of the first decoded frame: decoders count from zero, recordings cut out of a longer
     one often do not. 0 where the container does not say.
     """
-    with av.open(str(file)) as container:
-        stream = container.streams.video[0]
+    with opened(file) as container:
+        stream = next(stream for stream in container.streams.video if not is_cover(stream))
         return float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
 
 
