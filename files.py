@@ -9,12 +9,14 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from .processes import TAG_LETTERS, Owner, owner_of
 
 NAME_BYTES = 255  # of a file's name, on nearly every file system
+LARGE, LATELY = 1000, 10.0  # files in a folder, and seconds in which it is not looked through again
 DAY = 86400.0  # seconds after which what a process on another machine left behind is nobody's
 TEMPORARY = re.compile(r"\.(?P<owner>[^.]+\.\d+\.\d+)\.[0-9a-f]{8}\.tmp$")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # of the file that is being written
@@ -37,7 +39,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         OSError: it cannot be written: no room, no permission. It names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent, path.name)
+    _sweep(path.parent, path.name)
     temporary = path.with_name(f"{_beginning(path.name)}.{Owner.this().tag}.{secrets.token_hex(4)}.tmp")
     file = temporary.open("xb")
     try:
@@ -52,6 +54,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with suppress(OSError):  # on a full disk, closing tries once more to write what is left, and fails once more
             file.close()
         temporary.unlink(missing_ok=True)
+        if str(path.parent) in _looked:
+            _looked[str(path.parent)].changed = path.parent.stat().st_mtime_ns  # by ourselves
 
 
 @contextmanager
@@ -88,18 +92,50 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def remove_leftovers(folder: Path, name: str | None = None) -> None:
+@dataclass
+class _Look:
+    """What is known of a folder since it was looked through for leftovers."""
+
+    changed: int  # nanoseconds: when it was changed last, but for what this process changed since
+    entries: int
+    at: float
+
+
+_looked: dict[str, _Look] = {}
+
+
+def _sweep(folder: Path, name: str) -> None:
+    """Look for leftovers, unless nobody else has changed the folder since: time must not grow with what lies in it.
+
+    A large one that others write to as well is looked through now and then.
+    """
+    known, changed = _looked.get(str(folder)), folder.stat().st_mtime_ns
+    if known is not None:
+        lately = known.entries > LARGE and time.monotonic() - known.at < LATELY
+        if known.changed == changed or lately:
+            return
+    if len(_looked) > LARGE:
+        _looked.clear()
+    _looked[str(folder)] = _Look(changed, remove_leftovers(folder, name), time.monotonic())
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> int:
     """Remove temporary files of processes that are gone; those of others, and of other machines, stay for a day.
 
     Args:
         folder: where; what is below it is not looked at. It may be missing.
         name: of the file that they were to become; None for any.
+
+    Returns:
+        How many files and folders there were.
     """
+    count = 0
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
+        for count, entry in enumerate(entries, start=1):  # noqa: B007
             if entry.name.endswith(".tmp") and entry.name.startswith(".") and _is_left(entry, name):
                 with suppress(OSError):  # another was first, or it is another user's
                     Path(entry.path).unlink()
+    return count
 
 
 def _is_left(entry: os.DirEntry[str], name: str | None) -> bool:

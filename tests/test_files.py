@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from xelvad import files
 from xelvad.files import remove_leftovers, replacing, write_bytes, write_text
 from xelvad.processes import TAG_LETTERS, Owner, owner_of
 
@@ -117,6 +118,21 @@ def test_names_as_long_as_may_be(tmp_path: Path, name: str) -> None:
         assert len(names(tmp_path)) == 2
     write_text(tmp_path / name, "text")
     assert names(tmp_path) == [name]
+
+
+def test_a_folder_is_not_looked_through_again_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Guards against work that grows with the square of the files in a folder.
+    looks: list[Path] = []
+    look = files.remove_leftovers
+    monkeypatch.setattr(files, "remove_leftovers", lambda *given: looks.append(given[0]) or look(*given))
+    for number in range(200):
+        write_text(tmp_path / f"{number}.txt", "text")
+    assert len(looks) == 1
+    with start_writer(tmp_path / "0.txt") as process:
+        kill(process)
+    write_text(tmp_path / "0.txt", "text")
+    assert len(looks) == 2, "another process has changed it"
+    assert len(names(tmp_path)) == 200
 
 
 THIS = Owner.this()

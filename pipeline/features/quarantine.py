@@ -171,9 +171,10 @@ class Place:
         Raises:
             UserError: there are some that were made otherwise.
         """
-        if not self.store.is_current(source, *self._made):
+        sidecar = self.store.current(source, *self._made)
+        if sidecar is None:
             return False
-        self.store.adopt(source)
+        self.store.adopt(source, sidecar)
         return True
 
 

@@ -236,10 +236,10 @@ class FeatureStore:
                 )
             yield features
 
-    def is_current(
+    def current(
         self, source: VideoSource, fingerprint: str, clipping: Clipping | Segments, reuse_static: float = 0.0
-    ) -> bool:
-        """Whether the features of this very video are there, whole, made just so.
+    ) -> Sidecar | None:
+        """The sidecar of the features of this very video, if they are there, whole, made just so; else None.
 
         A video of the same size and time is the same. One of another time, copied or touched, is the same if its digest
         is; `adopt` then spares the next to ask the digest.
@@ -250,7 +250,7 @@ class FeatureStore:
         path = self.sidecar_path(source.name)
         sidecar = _sidecar_if_there(path)
         if sidecar is None:
-            return False
+            return None
         check_fingerprint(path, sidecar.fingerprint, fingerprint)
         if sidecar.clipping != clipping:
             raise UserError(f"{path}: made with {sidecar.clipping}, not {clipping}; use another --features folder")
@@ -262,18 +262,18 @@ class FeatureStore:
         try:
             _map(self.array_path(source.name), _shape_of(sidecar))
         except UserError:  # not there, or damaged, or not as long as it was
-            return False
+            return None
         size, modified = stamp(source.path)
         if size != sidecar.video_bytes:
-            return False
-        return modified == sidecar.video_modified or digest(source.path) == sidecar.video_sha256
+            return None
+        return sidecar if modified == sidecar.video_modified or digest(source.path) == sidecar.video_sha256 else None
 
-    def adopt(self, source: VideoSource) -> None:
-        """Let features that are current belong to their video as it lies there now, whenever it was copied."""
-        path = self.sidecar_path(source.name)
-        sidecar, (_, modified) = Sidecar.read(path), stamp(source.path)
+    def adopt(self, source: VideoSource, sidecar: Sidecar) -> None:
+        """Let features that are `current` belong to their video as it lies there now, whenever it was copied."""
+        _, modified = stamp(source.path)
         if modified != sidecar.video_modified:
-            write_text(path, json.dumps(asdict(replace(sidecar, video_modified=modified))))
+            text = json.dumps(asdict(replace(sidecar, video_modified=modified)))
+            write_text(self.sidecar_path(source.name), text)
 
     @contextmanager
     def write(self, name: str, feature_dim: int, crops: int | None = None) -> Iterator[FeatureWriter]:

@@ -35,6 +35,7 @@ DOCUMENTS = _set("""
     .srt .sub .tex .toml .tsv .txt .url .vtt .xls .xlsx .xml .yaml .yml
 """)
 SOUND = _set(".aac .aif .aiff .flac .m4a .mka .mp3 .oga .opus .wav .wma")
+AMONG_FRAMES = FRAME_SUFFIXES | DOCUMENTS | SOUND
 # Folders and files that systems and network storage leave behind.
 SYSTEM = {"@eadir", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
 SYSTEM |= {"thumbs.db", "desktop.ini", "__pycache__"}
@@ -201,7 +202,7 @@ def _take(entry: Path, result: Search, seen: set[str], linked: list[Path]) -> It
         if entry.is_dir():
             if is_frame_folder(entry):
                 for other in _entries(entry):
-                    if other.suffix.lower() not in FRAME_SUFFIXES | DOCUMENTS | SOUND:
+                    if other.suffix.lower() not in AMONG_FRAMES:
                         result.passed_over[str(other)] = "no picture that can be read, in a folder of frames"
                 yield from _once(entry, seen)
             else:

@@ -134,9 +134,9 @@ def test_features_of_segments_are_written_and_read(store: FeatureStore, video: V
     read = store.read("day/a.mp4")
     assert array.shape == read.shape == (32, DIM)
     assert read.sidecar == sidecar
-    assert store.is_current(video, FINGERPRINT, Segments(32))
+    assert store.current(video, FINGERPRINT, Segments(32))
     with pytest.raises(UserError, match=r"made with Segments\(segments=32\), not Clipping"):
-        store.is_current(video, FINGERPRINT, Clipping())
+        store.current(video, FINGERPRINT, Clipping())
 
 
 # --- reading into memory ---------------------------------------------------------------------------------------------
@@ -300,11 +300,11 @@ def test_a_process_killed_while_writing_leaves_nothing_readable(store: FeatureSt
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not list(store.root.rglob("*.npy")) + list(store.root.rglob("*.json"))
-    assert not store.is_current(video, FINGERPRINT, Clipping())
+    assert not store.current(video, FINGERPRINT, Clipping())
     with pytest.raises(UserError, match="no features"):
         store.find("day/a.mp4")
     array = write(store, sidecar_of("day/a.mp4", 70, video.path))
-    assert store.is_current(video, FINGERPRINT, Clipping())
+    assert store.current(video, FINGERPRINT, Clipping())
     assert np.array_equal(store.read("day/a.mp4").array, array)
     assert files(store) == ["tiny/day/a.mp4.json", "tiny/day/a.mp4.npy"]  # the killed one's remains are gone
 
@@ -314,7 +314,7 @@ def test_a_process_killed_while_writing_leaves_nothing_readable(store: FeatureSt
 
 def test_features_are_current_until_the_video_or_a_file_changes(store: FeatureStore, video: VideoSource) -> None:
     def current() -> bool:
-        return store.is_current(video, FINGERPRINT, Clipping())
+        return store.current(video, FINGERPRINT, Clipping()) is not None
 
     assert not current()
     sidecar = sidecar_of("day/a.mp4", 40, video.path)
@@ -345,12 +345,12 @@ def test_a_file_of_another_size_is_extracted_again_and_not_read(
     read = store.read("day/a.mp4")
     content = path.read_bytes()
     path.write_bytes(content[:change] if change < 0 else content + bytes(change))
-    assert not store.is_current(video, FINGERPRINT, Clipping())
+    assert not store.current(video, FINGERPRINT, Clipping())
     for use in lambda: store.read("day/a.mp4"), lambda: read.read(slice(0, 1)), lambda: read.array:
         with pytest.raises(UserError, match=r"day/a\.mp4\.npy: .*; delete it and extract again$"):
             use()
     path.write_bytes(content)
-    assert store.is_current(video, FINGERPRINT, Clipping())
+    assert store.current(video, FINGERPRINT, Clipping())
     assert np.array_equal(store.read("day/a.mp4").array, array)
 
 
@@ -360,7 +360,7 @@ def test_a_file_of_another_shape_is_extracted_again(
 ) -> None:
     write(store, sidecar_of("day/a.mp4", 40, video.path))
     np.save(store.array_path("day/a.mp4"), np.ones(shape, np.float32))
-    assert not store.is_current(video, FINGERPRINT, Clipping())
+    assert not store.current(video, FINGERPRINT, Clipping())
 
 
 def test_a_sidecar_that_another_process_takes_away_just_now_is_not_there(
@@ -374,7 +374,7 @@ def test_a_sidecar_that_another_process_takes_away_just_now_is_not_there(
         return read(path)
 
     monkeypatch.setattr(Sidecar, "read", taken_away)
-    assert not store.is_current(video, FINGERPRINT, Clipping())
+    assert not store.current(video, FINGERPRINT, Clipping())
 
 
 def test_a_video_that_was_copied_is_the_same_if_its_bytes_are(
@@ -384,26 +384,26 @@ def test_a_video_that_was_copied_is_the_same_if_its_bytes_are(
     array = write(store, sidecar)
     content, modified = video.path.read_bytes(), sidecar.video_modified + 1
     os.utime(video.path, ns=(modified, modified))
-    assert store.is_current(video, FINGERPRINT, Clipping())
+    assert store.current(video, FINGERPRINT, Clipping())
     assert store.read("day/a.mp4").sidecar == sidecar, "a question changes nothing"
-    store.adopt(video)
+    store.adopt(video, sidecar)
     assert store.read("day/a.mp4").sidecar == replace(sidecar, video_modified=modified)
     assert np.array_equal(store.read("day/a.mp4").array, array)
     with monkeypatch.context() as patched:
         patched.setattr("xelvad.pipeline.features.store.digest", lambda path: pytest.fail("computed once, it is known"))
-        assert store.is_current(video, FINGERPRINT, Clipping())
+        assert store.current(video, FINGERPRINT, Clipping())
     video.path.write_bytes(bytes(reversed(content)))  # as long, but another one
     os.utime(video.path, ns=(modified + 1, modified + 1))
-    assert not store.is_current(video, FINGERPRINT, Clipping())
+    assert not store.current(video, FINGERPRINT, Clipping())
     assert store.read("day/a.mp4").sidecar == replace(sidecar, video_modified=modified), "what was made stays described"
 
 
 def test_features_made_otherwise_are_refused_not_overwritten(store: FeatureStore, video: VideoSource) -> None:
     write(store, sidecar_of("day/a.mp4", 40, video.path))
     with pytest.raises(UserError, match=re.escape(f"made by «{FINGERPRINT}», not by «other»")):
-        store.is_current(video, "other", Clipping())
+        store.current(video, "other", Clipping())
     with pytest.raises(UserError, match=r"a\.mp4\.json.*drop.*--features"):
-        store.is_current(video, FINGERPRINT, Clipping(16, "drop"))
+        store.current(video, FINGERPRINT, Clipping(16, "drop"))
     with pytest.raises(UserError, match=re.escape(f"made by «{FINGERPRINT}», not by «other»")):
         store.read("day/a.mp4", "other")
 
@@ -572,7 +572,7 @@ def test_a_damaged_sidecar_is_named(store: FeatureStore, video: VideoSource, dam
     assert "\n" not in str(caught.value)
     if damage != "missing":
         with pytest.raises(UserError, match=r"day/a\.mp4\.json: a damaged"):
-            store.is_current(video, FINGERPRINT, Clipping())
+            store.current(video, FINGERPRINT, Clipping())
 
 
 def test_a_sidecar_of_another_format_is_refused(store: FeatureStore) -> None:
@@ -593,7 +593,7 @@ def test_a_name_that_leaves_no_room_for_a_suffix_is_shortened(
         video = VideoSource(name, tmp_path / f"{number}.mp4")
         video.path.write_bytes(bytes([number]))
         array = write(store, sidecar_of(name, 40 + 16 * number, video.path))
-        assert store.is_current(video, FINGERPRINT, Clipping())
+        assert store.current(video, FINGERPRINT, Clipping())
         assert store.find(name) == name
         assert np.array_equal(store.read(name).array, array)
     assert all(len(path.name.encode()) <= 255 for path in store.root.rglob("*"))
