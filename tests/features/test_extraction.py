@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from xelvad.pipeline.videos.config import Tail
 from xelvad.pipeline.videos.identity import digest
 from xelvad.pipeline.videos.sources import VideoSource, find_videos
 from xelvad.pipeline.videos.stream import ClipReader, Closed
-from xelvad.pipeline.videos.worker import Decoder
+from xelvad.pipeline.videos.worker import DecodedVideo, Decoder
 
 from ..helpers.footage import LANDSCAPE, Footage
 
@@ -612,17 +613,18 @@ def test_large_frames_come_scaled_down_and_small_ones_as_they_are(
 def test_several_extractors_share_one_decoding_and_give_what_each_gives_alone(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[str] = []
-    whole = ClipReader._read
+    read: list[Path] = []
+    whole = Decoder.read
 
-    def counting(self: ClipReader[object], number: int, decoder: Decoder) -> None:
-        read.append(self.sources[number].name)
-        whole(self, number, decoder)
+    def counting(self: Decoder, path: Path, *how: int) -> AbstractContextManager[DecodedVideo]:
+        read.append(path)
+        return whole(self, path, *how)
 
-    monkeypatch.setattr(ClipReader, "_read", counting)
+    monkeypatch.setattr(Decoder, "read", counting)
     both = replace(config(), extractor=("tiny", "large"))
     result = run(videos, tmp_path / "both", both)
-    assert sorted(read) == [source.name for source in result.extracted] == [f"day/{number}.mp4" for number in range(4)]
+    assert sorted(read) == [source.path for source in result.extracted]
+    assert [source.name for source in result.extracted] == [f"day/{number}.mp4" for number in range(4)]
     for name in ("tiny", "large"):
         run(videos, tmp_path / "alone", replace(config(), extractor=(name,)))
         for number in range(4):
