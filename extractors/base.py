@@ -48,6 +48,8 @@ class ExtractorSpec:
         network: for a module that holds several networks, which of them.
         clip_length: frames per clip.
         streams: for an extractor that joins others, their names; its features are theirs, one behind the other.
+        bfloat16: whether its features in bfloat16 were measured, with published weights, to be those in float32
+            (cosine at least 0.9995; docs/results.md).
     """
 
     name: str
@@ -59,6 +61,7 @@ class ExtractorSpec:
     network: str = ""
     clip_length: int = 16
     streams: tuple[str, ...] = ()
+    bfloat16: bool = False
 
     @property
     def crops(self) -> int | None:

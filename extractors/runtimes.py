@@ -1,7 +1,7 @@
 """Runtimes: the same network, the same features, as fast as the machine allows.
 
 ``eager`` folds batch-norm into the convolutions before it. ``compile`` is `torch.compile` with frozen weights.
-``openvino`` is Intel's inference engine, for the processors that it knows. On a GPU networks compute in half precision.
+``openvino`` is Intel's inference engine, for the processors that it knows. In which arithmetic: see `precision`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..errors import UserError
 from .networks import ClipExtractor, Normalise, over_crops
+from .precision import Arithmetic, Calibration, Precision, choose_precision, mark_of
 
 Runtime = Literal["auto", "eager", "compile", "openvino"]
 Network = Callable[[Tensor], Tensor]  # (n, C, T, H, W) -> (n, F) in floating point, on the engine's device
@@ -69,22 +70,38 @@ class Engine:
         extractor: the network with its weights; it is not changed.
         runtime: see the module.
         device: "cpu", "cuda", "cuda:1", or "auto".
+        precision: see `choose_precision`.
+        calibration: clips to quantise by; only int8 needs any.
+
+    Attributes:
+        fingerprint: of the features that it computes.
 
     Raises:
-        UserError: the device or the runtime is not to be had here.
+        UserError: the device, the runtime or the precision is not to be had here.
     """
 
-    def __init__(self, extractor: ClipExtractor, runtime: Runtime = "auto", device: str = "auto") -> None:
+    def __init__(
+        self,
+        extractor: ClipExtractor,
+        runtime: Runtime = "auto",
+        device: str = "auto",
+        precision: Precision = "auto",
+        calibration: Calibration | None = None,
+    ) -> None:
         self.extractor, self.device = extractor, choose_device(device)
         self.runtime = choose_runtime(runtime, self.device)
-        self.dtype = torch.float32 if self.device.type == "cpu" else torch.float16
-        self._network = START[self.runtime](extractor, self.device, self.dtype)
+        self.arithmetic = choose_precision(precision, extractor.spec, self.runtime, self.device)
+        self.fingerprint = extractor.fingerprint + mark_of(self.arithmetic, calibration)
+        if self.runtime == "openvino":
+            self._network = _openvino(extractor, self.arithmetic, calibration)
+        else:
+            self._network = START[self.runtime](extractor, self.device, self.arithmetic)
 
     @property
     def description(self) -> str:
         """Runtime, version, precision and device, for the record."""
         library = "openvino" if self.runtime == "openvino" else "torch"
-        return f"{self.runtime} ({library} {version(library)}), {str(self.dtype).removeprefix('torch.')}, {self.device}"
+        return f"{self.runtime} ({library} {version(library)}), {self.arithmetic}, {self.device}"
 
     def __call__(self, inputs: Sequence[Tensor]) -> NDArray[np.float32]:
         """Features ``(n, feature_dim)``, or ``(n, crops, feature_dim)``, of n preprocessed clips of one shape each."""
@@ -105,11 +122,12 @@ class Engine:
         return found
 
 
-def _eager(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:
-    return _on(fold_batch_norm(extractor.network), device, dtype)
+def _eager(extractor: ClipExtractor, device: torch.device, arithmetic: Arithmetic) -> Network:
+    return _on(fold_batch_norm(extractor.network), device, arithmetic)
 
 
-def _on(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Network:
+def _on(network: nn.Module, device: torch.device, arithmetic: Arithmetic) -> Network:
+    dtype: torch.dtype = getattr(torch, arithmetic)
     network = network.to(device, dtype).to(memory_format=torch.channels_last_3d)
 
     def run(x: Tensor) -> Tensor:
@@ -158,10 +176,10 @@ class _Tracer(torch.fx.Tracer):
         return isinstance(m, (nn.Conv3d, Normalise)) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _compiled(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:
+def _compiled(extractor: ClipExtractor, device: torch.device, arithmetic: Arithmetic) -> Network:
     import torch._inductor.config as inductor
 
-    network = torch.compile(_on(copy.deepcopy(extractor.network), device, dtype), dynamic=False)
+    network = torch.compile(_on(copy.deepcopy(extractor.network), device, arithmetic), dynamic=False)
 
     def run(x: Tensor) -> Tensor:
         with torch.no_grad(), inductor.patch(freezing=True):
@@ -170,29 +188,21 @@ def _compiled(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype
     return run
 
 
-def _openvino(extractor: ClipExtractor, device: torch.device, dtype: torch.dtype) -> Network:
-    import openvino
+START: dict[str, Callable[[ClipExtractor, torch.device, Arithmetic], Network]] = {
+    "eager": _eager,
+    "compile": _compiled,
+}
 
-    from .converted import converted
+
+def _openvino(extractor: ClipExtractor, arithmetic: Arithmetic, calibration: Calibration | None) -> Network:
+    from .converted import compiled
 
     preprocessing = extractor.spec.preprocessing
     example = preprocessing(np.zeros((1, extractor.spec.clip_length, 240, 320, 3), np.uint8)).flatten(0, -5)[:1]
-    model, kept = converted(extractor, example)
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if kept is not None:
-        settings["CACHE_DIR"] = str(kept)
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
-    request = compiled.create_infer_request()
+    request = compiled(extractor, example, arithmetic, calibration).create_infer_request()
 
     def run(x: Tensor) -> Tensor:
         rows = [request.infer([one.contiguous().numpy()])[0] for one in x.split(1)]
         return torch.from_numpy(np.concatenate(rows))
 
     return run
-
-
-START: dict[str, Callable[[ClipExtractor, torch.device, torch.dtype], Network]] = {
-    "eager": _eager,
-    "compile": _compiled,
-    "openvino": _openvino,
-}

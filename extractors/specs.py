@@ -71,6 +71,7 @@ EXTRACTORS: dict[str, ExtractorSpec] = {
             feature_dim=1024,
             preprocessing=I3D_RGB,
             default_weights="i3d-rgb-kinetics400",
+            bfloat16=True,
         ),
         ExtractorSpec(
             name="i3d-flow",

@@ -23,6 +23,7 @@ from ... import __version__
 from ...errors import UserError
 from ...extractors import create_extractor, spec_of
 from ...extractors.batching import ClipBatches
+from ..footage.calibration import DRAWN_FOOTAGE
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
@@ -318,7 +319,7 @@ class _Extraction:
                     timeline=Timeline.of(end.times, end.summary.info.frame_rate),
                     clipping=self.clipping,
                     extractor=spec.name,
-                    fingerprint=engine.extractor.fingerprint,
+                    fingerprint=engine.fingerprint,
                     feature_dim=spec.feature_dim,
                     decoder=end.summary.decoder,
                     version=__version__,
@@ -356,7 +357,8 @@ def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: 
     keep_freed_memory()  # before anything is computed, which starts threads
     started: dict[str, ClipBatches[_Row]] = {}
     for name in extractors:
-        engine = Engine(create_extractor(name, config.weights), config.runtime, config.device)
+        extractor = create_extractor(name, config.weights)
+        engine = Engine(extractor, config.runtime, config.device, config.precision, DRAWN_FOOTAGE)
         report.say(f"{name}: {engine.description}")
         started[name] = ClipBatches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
     return started

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ... import __version__
-from ...extractors.weights import digest_of
+from ...extractors.precision import fingerprint_of
 from ...files import remove_leftovers
 from ...leases import beside, remove_stale, try_acquire
+from ..footage.calibration import DRAWN_FOOTAGE
 from ..videos.clips import Clipping
 from ..videos.identity import stamp
 from ..videos.sources import VideoSource
@@ -163,7 +164,8 @@ class Place:
     def __init__(self, spec: ExtractorSpec, folder: Path, clipping: Clipping, config: ExtractionConfig) -> None:
         self.spec, self.store = spec, FeatureStore(folder, spec.name)
         self.quarantine = Quarantine(self.store.folder, config.retry)
-        self._made = spec.fingerprint(digest_of(spec, config.weights)), clipping, config.reuse_static
+        fingerprint = fingerprint_of(spec, config.weights, config.precision, DRAWN_FOOTAGE)
+        self._made = fingerprint, clipping, config.reuse_static
 
     def has(self, source: VideoSource) -> bool:
         """Whether a video's features are there.

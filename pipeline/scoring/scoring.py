@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ...extractors import spec_of
-from ...extractors.weights import digest_of
+from ...extractors.precision import INT8, fingerprint_of
 from ...files import write_bytes, write_text
 from ..features.config import ExtractionConfig
 from ..features.extraction import ExtractionResult, extract
 from ..features.sidecar import check_fingerprint
 from ..features.store import Features, FeatureStore
+from ..footage.calibration import DRAWN_FOOTAGE
 from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
 from ..videos.sources import VideoSource, find_videos
@@ -68,7 +69,8 @@ def score_video(path: Path, run: Run, config: ExtractionConfig | None = None) ->
     Args:
         path: a video file, or a folder of frames.
         run: the trained detector; it says which extractor and which clips.
-        config: weights, batch, device and runtime of the extraction; extractor and tail are the run's.
+        config: weights, batch, device, runtime and precision of the extraction; extractor and tail are the run's, as is
+            int8.
 
     Raises:
         UserError: the video cannot be read, or as `score_videos`.
@@ -103,7 +105,8 @@ def score_videos(
         run: the trained detector; it says which extractor and which clips.
         out: files go to ``out/<name>/``.
         features: the features folder, read and filled.
-        config: weights, batch, device and runtime of the extraction; extractor and tail are the run's.
+        config: weights, batch, device, runtime and precision of the extraction; extractor and tail are the run's, as is
+            int8.
         report: is told how far it is.
 
     Returns:
@@ -119,6 +122,8 @@ def score_videos(
             "of new videos here; xelvad evaluate scores imported features"
         )
     config = replace(config, extractor=(run.manifest.extractor,), tail=clipping.tail)
+    if config.precision == "auto" and INT8 in run.manifest.fingerprint:
+        config = replace(config, precision="int8")
     check_weights(run.manifest, config)
     extraction = extract(sources, features, config, report)
     store = FeatureStore(features, run.manifest.extractor)
@@ -139,10 +144,11 @@ def check_weights(manifest: RunManifest, config: ExtractionConfig) -> None:
         UserError: names both fingerprints and the option that mends it.
     """
     spec = spec_of(manifest.extractor)
-    fingerprint = spec.fingerprint(digest_of(spec, config.weights))
+    fingerprint = fingerprint_of(spec, config.weights, config.precision, DRAWN_FOOTAGE)
     if fingerprint != manifest.fingerprint:
+        option = "--weights" if INT8 not in fingerprint + manifest.fingerprint else "--weights and --precision"
         raise UserError(
-            f"the run learnt from «{manifest.fingerprint}», at hand is «{fingerprint}»: name its weights by --weights"
+            f"the run learnt from «{manifest.fingerprint}», at hand is «{fingerprint}»: name its weights by {option}"
         )
 
 

@@ -64,7 +64,7 @@ def test_eager_and_openvino_give_the_features_of_the_plain_network(name: str) ->
     plain = extractor(clip).numpy()
     state = {key: tensor.clone() for key, tensor in extractor.state_dict().items()}
     for runtime in ["eager", "openvino"]:
-        engine = Engine(extractor, runtime, "cpu")
+        engine = Engine(extractor, runtime, "cpu", "float32")
         assert_same(engine([clip[0]]), plain)
         assert engine.description.startswith(f"{runtime} (")
         assert engine.description.endswith("), float32, cpu")
@@ -108,7 +108,7 @@ def test_on_another_device_everything_is_there_and_in_half_precision(name: str) 
     spec = EXTRACTORS[name]
     with META:
         extractor = create_extractor(name, "random")
-    run = runtimes.START["eager"](extractor, META, torch.float16)
+    run = runtimes.START["eager"](extractor, META, "float16")
     dtype = torch.uint8 if spec.preprocessing.channels == 3 else torch.float32
     side = spec.preprocessing.crop
     features = run(torch.empty(2, spec.preprocessing.channels, 16, side, side, dtype=dtype, device=META))
@@ -119,7 +119,7 @@ def test_half_precision_gives_nearly_the_same_features() -> None:
     extractor = unsettle(create_extractor("r3d-18", "random"))
     x = torch.randint(0, 256, (1, 3, 4, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
-        features = runtimes.START["eager"](extractor, CPU, torch.float16)(x)
+        features = runtimes.START["eager"](extractor, CPU, "float16")(x)
     assert features.dtype == torch.float16
     assert_same(features.float().numpy(), extractor(x).numpy(), 1e-2)
     assert {parameter.dtype for parameter in extractor.parameters()} == {torch.float32}
@@ -186,7 +186,7 @@ def test_weights_lie_channels_last_and_the_extractor_is_not_changed() -> None:
     for runtime in ["eager", "compile", "openvino"]:
         Engine(extractor, runtime, "cpu")
     assert all(torch.equal(tensor, state[key]) for key, tensor in extractor.state_dict().items())
-    folded = runtimes._on(fold_batch_norm(extractor.network), CPU, torch.float32)
+    folded = runtimes._on(fold_batch_norm(extractor.network), CPU, "float32")
     network = folded.__closure__[1].cell_contents if folded.__closure__ else None
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv3d)]
     assert len(convolutions) == 2
@@ -194,9 +194,9 @@ def test_weights_lie_channels_last_and_the_extractor_is_not_changed() -> None:
 
 
 def test_engines_on_a_gpu_compute_in_half_precision_and_on_a_cpu_in_single() -> None:
-    assert Engine(tiny(), "eager", "cpu").dtype == torch.float32
+    assert Engine(tiny(), "eager", "cpu").arithmetic == "float32"
     engine = Engine(tiny(), "eager", "meta")  # stands for any other device
-    assert engine.dtype == torch.float16
+    assert engine.arithmetic == "float16"
     assert engine.device == META
 
 

@@ -16,6 +16,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("extractors", "models", "pipeline")
@@ -168,6 +169,16 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
     assert metadata.get_payload() == (ROOT / "README.md").read_text("utf-8")
     assert info["licenses/LICENSE"] == (ROOT / "LICENSE").read_text("utf-8")
     assert info["entry_points.txt"].split("\n")[:2] == ["[console_scripts]", "xelvad = xelvad.pipeline.cli:main"]
+
+
+def test_wheel_asks_for_no_torch_that_is_slow_in_three_dimensions(wheel: Path) -> None:
+    """2.9 computes 3-D convolutions, which all clip networks are made of, without cuDNN (pytorch/pytorch#166122)."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+        needed = [Requirement(text) for text in email.message_from_bytes(archive.read(name)).get_all("Requires-Dist")]
+    (torch,) = (each.specifier for each in needed if each.name == "torch")
+    versions = ["2.3.1", "2.4.0", "2.8.0", "2.9.0", "2.9.1", "2.10.0", "2.14.1"]
+    assert list(torch.filter(versions)) == ["2.4.0", "2.8.0", "2.10.0", "2.14.1"]
 
 
 def test_wheel_is_imported_from_another_folder(wheel: Path, tmp_path: Path) -> None:
