@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...extractors.precision import Calibration
 
 CLIPS = 27
-LENGTH, LEAD = 16, 48  # frames of a clip, and of the film before it: something has begun by then
+LENGTH, LEAD = 16, 16  # frames of a clip, and of the film before it
 
 
 def drawn_clips() -> Iterator[NDArray[np.uint8]]:
@@ -20,7 +20,7 @@ def drawn_clips() -> Iterator[NDArray[np.uint8]]:
 
     kinds = (None, *ANOMALIES)
     for seed in range(CLIPS):
-        shown = film(frames=2 * LEAD, anomaly=kinds[seed % len(kinds)], seed=seed)
+        shown = film(frames=LEAD + LENGTH, anomaly=kinds[seed % len(kinds)], seed=seed)
         yield np.stack(list(islice(shown.pictures, LEAD, LEAD + LENGTH)))
 
 
