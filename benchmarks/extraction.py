@@ -67,7 +67,7 @@ def network_seconds(name: str, runtime: str) -> dict[str, float]:
         with torch.inference_mode():
             return {"seconds": seconds_per_clip(lambda: network(batch), BATCH)}
     keep_freed_memory()
-    engine = Engine(extractor, runtime, "cpu")  # type: ignore[arg-type]
+    engine = Engine(extractor, runtime, "cpu", "float32")  # type: ignore[arg-type]
     return {"seconds": seconds_per_clip(lambda: engine(inputs), BATCH)}
 
 
@@ -138,13 +138,18 @@ MEASURES: dict[str, Callable[..., dict[str, float]]] = {
 
 
 class Figures:
-    """What fresh processes measured, by measure and arguments."""
+    """What fresh processes measured, by measure and arguments.
 
-    def __init__(self) -> None:
+    Args:
+        script: which each runs, with ``--measure`` and the words; it prints a JSON object as its last line.
+    """
+
+    def __init__(self, script: str = __file__) -> None:
+        self.script = script
         self.found: dict[tuple[str, ...], list[dict[str, float]]] = {}
 
     def measure(self, *words: str) -> None:
-        command = [sys.executable, __file__, "--measure", *words]
+        command = [sys.executable, self.script, "--measure", *words]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         self.found.setdefault(words, []).append(json.loads(output.splitlines()[-1]))
         print(*words, {name: round(value, 4) for name, value in self.found[words][-1].items()}, flush=True)
