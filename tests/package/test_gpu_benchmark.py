@@ -62,7 +62,7 @@ def cells(page: str) -> list[list[str]]:
 
 def test_every_section_works_without_a_gpu_and_says_what_is_missing(tmp_path: Path) -> None:
     """But for compiling, which takes too long here."""
-    done = run(tmp_path, "--sections", ",".join(PARTS), "--networks", "r3d-18,i3d-r50")
+    done = run(tmp_path, "--sections", ",".join(PARTS), "--networks", "r3d-18,i3d-r50", "--seconds", "900")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert tuple(found["sections"]) == PARTS
@@ -156,7 +156,8 @@ def test_each_section_fails_by_itself(gpu: ModuleType, tmp_path: Path, capsys: p
     }
     assert found["breaks"]["error"] == "ZeroDivisionError: of a section"
     assert [row["what"] for row in found["breaks"]["rows"]] == ["before"]
-    assert found["hangs"]["error"] == "ended after 0 s; its share was 0.2"
+    assert found["hangs"]["error"].startswith("ended after")
+    assert found["hangs"]["seconds"] < 15
     assert [row["reached"] for row in found["falls_short"]["rows"]] == [False, False]
     assert found["falls_short"]["rows"][1]["value"] is None, "JSON has no NaN"
     assert "| measures | wished for | 1 | a\\|b | at least 2 | no |  |" in capsys.readouterr().out
