@@ -10,9 +10,13 @@ name; trained runs, and scores for new videos; metrics. The whole way is the com
 """
 
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-__version__ = _version("xelvad")
+try:
+    __version__ = _version("xelvad")
+except _PackageNotFoundError:  # it runs from its sources, where nothing was installed
+    __version__ = "of the sources"
 
 # Public names are imported on first use, so that `import xelvad` does not wait for torch.
 _PUBLIC = {

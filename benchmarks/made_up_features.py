@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,35 +22,59 @@ UCF_CLIPS, UCF_LONGEST = 790_271, 61_031  # of UCF-Crime's training videos, and 
 EXTRACTOR = "made-up"
 
 
-def made_up_features(rng: np.random.Generator, direction: NDArray[np.float32], abnormal: bool) -> NDArray[np.float32]:
-    """Sparse, positive features as behind a ReLU, ``(CLIPS, FEATURE_DIM)``; a tenth of an abnormal video stands out."""
-    features = rng.standard_normal((CLIPS, FEATURE_DIM), np.float32)
+@dataclass(frozen=True)
+class Size:
+    """How many videos there are, and how large.
+
+    Attributes:
+        clips: of each video.
+        feature_dim: numbers of a clip.
+        abnormal: how many videos are.
+        normal: how many videos are.
+        distinct: files with data of their own, half of each kind; the others are links to them.
+    """
+
+    clips: int = CLIPS
+    feature_dim: int = FEATURE_DIM
+    abnormal: int = ABNORMAL
+    normal: int = BANK
+    distinct: int = DISTINCT
+
+
+UCF_CRIME = Size()
+
+
+def made_up_features(
+    rng: np.random.Generator, direction: NDArray[np.float32], abnormal: bool, clips: int = CLIPS
+) -> NDArray[np.float32]:
+    """Sparse, positive features as behind a ReLU, ``(clips, F)``; a tenth of an abnormal video stands out."""
+    features = rng.standard_normal((clips, len(direction)), np.float32)
     if abnormal:
-        start = int(rng.integers(CLIPS * 9 // 10))
-        features[start : start + CLIPS // 10] += direction
+        start = int(rng.integers(clips * 9 // 10))
+        features[start : start + clips // 10] += direction
     return np.maximum(features, 0, out=features)
 
 
-def make_data(folder: Path) -> Dataset:
-    """The data set, made if it is not there yet; `DISTINCT` files hold data of their own, half of each kind."""
+def make_data(folder: Path, size: Size = UCF_CRIME) -> Dataset:
+    """The data set, made if it is not there yet."""
     store = FeatureStore(folder, EXTRACTOR)
-    direction = 0.4 * np.random.default_rng(0).standard_normal(FEATURE_DIM).astype(np.float32)
+    direction = 0.4 * np.random.default_rng(0).standard_normal(size.feature_dim).astype(np.float32)
     videos = []
-    for kind, count in (("abnormal", ABNORMAL), ("normal", BANK)):
+    for kind, count in (("abnormal", size.abnormal), ("normal", size.normal)):
         names = [f"{kind}_{number:04}.mp4" for number in range(count)]
         videos += [LabelledVideo(name, "train", kind == "abnormal") for name in names]
         for number, name in enumerate(names):
             if store.sidecar_path(name).exists():
                 continue
-            original = names[number % (DISTINCT // 2)]
+            original = names[number % (size.distinct // 2)]
             if original != name:
                 for path_of in (store.array_path, store.sidecar_path):
                     path_of(name).hardlink_to(path_of(original))
                 continue
-            with store.write(name, FEATURE_DIM) as writer:
+            with store.write(name, size.feature_dim) as writer:
                 rng = np.random.default_rng([kind == "abnormal", number])
-                writer.append(made_up_features(rng, direction, kind == "abnormal"))
-                writer.finish(sidecar_of(name))
+                writer.append(made_up_features(rng, direction, kind == "abnormal", size.clips))
+                writer.finish(sidecar_of(name, size.clips, size.feature_dim))
     return Dataset(EXTRACTOR, folder, tuple(videos), EXTRACTOR)
 
 

@@ -243,8 +243,10 @@ def make_detector(config: TrainingConfig, feature_dim: int) -> LearningDetector:
 def make_optimiser(config: TrainingConfig, detector: LearningDetector) -> torch.optim.Optimizer:
     """The optimiser as configured, for all weights of a detector."""
     if config.optimiser == "adagrad":
+        # On GPUs most versions of PyTorch have no fused Adagrad, and fail at the first step.
+        fused = all(weight.device.type == "cpu" for weight in detector.parameters())
         return torch.optim.Adagrad(
-            detector.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            detector.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
         )
     return torch.optim.Adam(
         detector.parameters(),

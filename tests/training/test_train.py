@@ -29,7 +29,7 @@ from xelvad.pipeline.training.batches import Batches
 from xelvad.pipeline.training.config import QUIRKS, TrainingConfig, XELConfig
 from xelvad.pipeline.training.cross_epoch import make_xel
 from xelvad.pipeline.training.data import TrainingData, load_training_data, validation_split
-from xelvad.pipeline.training.loop import make_detector
+from xelvad.pipeline.training.loop import make_detector, make_optimiser
 from xelvad.pipeline.training.pace import Pace
 from xelvad.pipeline.training.recipes import load_recipe
 from xelvad.pipeline.training.svm import fit_svm
@@ -235,6 +235,13 @@ def test_the_loop_is_the_one_written_out(trainings: Trainings, config: TrainingC
     if config.xel.mode != "off":
         bank = {row.video: row.clip for row in read_bank(run)}
         assert bank == {data.normal.names[number]: clip for number, clip in expected.bank.items()}
+
+
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("meta", False)])
+def test_adagrad_is_fused_on_the_cpu_alone(device: str, fused: bool) -> None:
+    """Most versions of PyTorch have it for no other device, and fail at the first step of `ucf-crime/mil`."""
+    config = quick("mil", optimiser="adagrad")
+    assert make_optimiser(config, make_detector(config, 4).to(device)).defaults["fused"] == fused
 
 
 # --- the hard instance bank ------------------------------------------------------------------------------------------
