@@ -8,6 +8,7 @@ scores are regressed to. In normal videos all labels are 0, and the clusters are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torch import Tensor
 from .clustering import centre_distance, two_means
 from .detector import Bags, DetectorLoss, LearningDetector
 from .network import three_layer_scorer
+
+UNDECIDED = 0.1  # where the mean scores of two clusters lie less apart, they do not say which is abnormal
 
 
 def pseudo_labels(clusters: Tensor, scores: Tensor, flip: bool = True) -> Tensor:
@@ -34,6 +37,25 @@ def pseudo_labels(clusters: Tensor, scores: Tensor, flip: bool = True) -> Tensor
     if flip and F.cosine_similarity(1 - labels, scores, dim=0) > F.cosine_similarity(labels, scores, dim=0):
         return 1 - labels
     return labels
+
+
+def farther_labels(points: Tensor, clusters: Tensor, normal: Tensor) -> Tensor:
+    """The same, but that cluster is 1 whose centre lies farther from the mean of normal clips.
+
+    Scores that tell nothing yet agree, by the cosine, with the larger cluster, which holds the normal clips; labels
+    that follow scores that follow labels then stay upside down. Normal videos know better. Not in the paper.
+
+    Args:
+        points: ``(T, D)``, what was clustered.
+        clusters: ``(T,)`` bool, of two clusters.
+        normal: ``(D,)``, the mean of the batch's normal clips.
+
+    Returns:
+        ``(T,)`` of 0 and 1, without gradient.
+    """
+    points, normal = points.detach(), normal.detach()
+    distances = [torch.linalg.vector_norm(points[which].mean(dim=0) - normal) for which in (clusters, ~clusters)]
+    return (clusters if distances[0] > distances[1] else ~clusters).to(points.dtype)
 
 
 def regression_loss(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
@@ -69,6 +91,8 @@ class SRF(LearningDetector):
         dropout: behind the first and the second layer.
         cluster_weight: λ of L_c.
         flip: see `pseudo_labels`.
+        labels: which cluster of an abnormal video is 1: "scores", the one that agrees with the scores, as in the paper;
+            "guided", the one farther from the normal videos (see `farther_labels`) while scores do not tell them apart.
         detached: cluster the activations behind the dropout and let no gradient of the cluster loss through, as the
             published script does by mistake; by default the activations before it, with gradient.
 
@@ -87,10 +111,11 @@ class SRF(LearningDetector):
         cluster_weight: float = 0.05,
         flip: bool = True,
         detached: bool = False,
+        labels: Literal["scores", "guided"] = "scores",
     ) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.cluster_weight, self.flip, self.detached = cluster_weight, flip, detached
+        self.cluster_weight, self.flip, self.detached, self.labels = cluster_weight, flip, detached, labels
         self.scorer = three_layer_scorer(feature_dim, dropout)
 
     def score(self, features: Tensor) -> Tensor:
@@ -107,7 +132,7 @@ class SRF(LearningDetector):
         abnormal_clusters, normal_clusters = (
             [two_means(video) for video in videos] for videos in (abnormal_points, normal_points)
         )
-        labels = [pseudo_labels(c, s, self.flip) for c, s in zip(abnormal_clusters, abnormal, strict=True)]
+        labels = self._labels(abnormal_points, abnormal_clusters, abnormal, normal_points)
         apart = [centre_distance(p, c, torch.inf) for p, c in zip(abnormal_points, abnormal_clusters, strict=True)]
         together = [centre_distance(p, c, 0.0) for p, c in zip(normal_points, normal_clusters, strict=True)]
         terms = {
@@ -116,3 +141,26 @@ class SRF(LearningDetector):
             "cluster": self.cluster_weight * cluster_loss(apart, together),
         }
         return DetectorLoss.of(terms, abnormal, normal)
+
+    def _labels(
+        self,
+        abnormal_points: Sequence[Tensor],
+        abnormal_clusters: Sequence[Tensor],
+        abnormal_scores: Sequence[Tensor],
+        normal_points: Sequence[Tensor],
+    ) -> list[Tensor]:
+        if self.labels == "scores":
+            pairs = zip(abnormal_clusters, abnormal_scores, strict=True)
+            return [pseudo_labels(clusters, scores, self.flip) for clusters, scores in pairs]
+        normal = torch.cat(list(normal_points)).mean(dim=0)
+        triples = zip(abnormal_points, abnormal_clusters, abnormal_scores, strict=True)
+        return [
+            farther_labels(points, clusters, normal)
+            if 0 < clusters.sum() < len(clusters) and _gap(scores, clusters) < UNDECIDED
+            else pseudo_labels(clusters, scores, self.flip)
+            for points, clusters, scores in triples
+        ]
+
+
+def _gap(scores: Tensor, clusters: Tensor) -> Tensor:
+    return (scores[clusters].mean() - scores[~clusters].mean()).abs()

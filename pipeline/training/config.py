@@ -62,6 +62,8 @@ class TrainingConfig:
 
     Attributes:
         detector: "mil", "srf", "ar-net", or "svm", the papers' baseline.
+        options: of the detector itself, by name, as its class documents them; its own defaults are the papers'. SRF's
+            "labels" may be "scores" or "guided".
         extractor: whose features to learn from.
         iterations: steps of the optimiser; at most so many with until-learned.
         until_learned: end the warm-up when the training videos are told apart, by an AUC of 0.8 of their highest
@@ -85,6 +87,7 @@ class TrainingConfig:
     """
 
     detector: str = "mil"
+    options: dict[str, bool | float | str] = field(default_factory=dict, hash=False)
     extractor: str = "i3d-rgb"
     iterations: int = 500
     until_learned: bool = False

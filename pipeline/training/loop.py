@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,15 +228,20 @@ def make_detector(config: TrainingConfig, feature_dim: int) -> LearningDetector:
     """A new detector as configured, with random weights.
 
     Raises:
-        UserError: no such detector.
+        UserError: no such detector, or it has no such option.
     """
     kind = DETECTORS.get(config.detector)
     if kind is None:
         raise UserError(f"there is no detector {config.detector!r}; known: {', '.join(DETECTORS)}")
+    options = dict(config.options)
     if kind is SRF:
         quirks = config.quirk_names
-        return SRF(feature_dim, flip="no-flip" not in quirks, detached="detached-clusters" in quirks)
-    detector = kind(feature_dim)
+        options |= {"flip": "no-flip" not in quirks, "detached": "detached-clusters" in quirks}
+    known = list(inspect.signature(kind).parameters)[1:]
+    unknown = options.keys() - known
+    if unknown:
+        raise UserError(f"{config.detector} has no option {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    detector = kind(feature_dim, **options)
     assert isinstance(detector, LearningDetector)
     return detector
 

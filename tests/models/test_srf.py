@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from xelvad.models import MIL, SRF, Bags, two_means
-from xelvad.models.srf import cluster_loss, pseudo_labels, regression_loss
+from xelvad.models.srf import cluster_loss, farther_labels, pseudo_labels, regression_loss
 
 from ..helpers.numeric import (
     BATCHES,
@@ -232,3 +232,49 @@ def test_the_cluster_weight_is_a_factor() -> None:
 def draw_float_bags() -> Bags:
     bags = draw_bags(((5, 3), (7, 2)), 8)
     return Bags(bags.clips.float(), bags.abnormal, bags.normal)
+
+
+@pytest.mark.parametrize(("clips", "dimensions"), [(2, 1), (3, 4), (17, 32)])
+def test_the_cluster_farther_from_normal_clips_is_abnormal(clips: int, dimensions: int) -> None:
+    rng = np.random.default_rng(clips)
+    for _ in range(20):
+        points, normal = rng.normal(size=(clips, dimensions)), rng.normal(size=dimensions)
+        clusters = rng.permutation(np.arange(clips) < rng.integers(1, clips))
+        far = [np.sqrt(((points[which].mean(0) - normal) ** 2).sum()) for which in (clusters, ~clusters)]
+        expected = clusters if far[0] > far[1] else ~clusters
+        found = farther_labels(torch.tensor(points, requires_grad=True), torch.tensor(clusters), torch.tensor(normal))
+        assert found.tolist() == expected.astype(float).tolist()
+        assert not found.requires_grad
+
+
+def test_guided_labels_are_right_where_those_by_scores_begin_upside_down() -> None:
+    """Uniform scores agree with the larger cluster, whatever it holds."""
+    torch.manual_seed(0)
+    normal = [torch.randn(20, 8) * 0.1 for _ in range(2)]
+    abnormal = torch.cat([torch.randn(15, 8) * 0.1, torch.randn(5, 8) * 0.1 + 3])
+    truth = [0.0] * 15 + [1.0] * 5
+    clusters = two_means(abnormal)
+    assert pseudo_labels(clusters, torch.full((20,), 0.5)).tolist() == [1 - label for label in truth]
+    assert farther_labels(abnormal, clusters, torch.cat(normal).mean(dim=0)).tolist() == truth
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0])  # of the scores: with the larger one they decide
+@pytest.mark.parametrize("lengths", [(1, 1), (1, 5), (9, 4)])
+def test_a_loss_with_guided_labels_is_that_of_the_formula(lengths: tuple[int, int], spread: float) -> None:
+    torch.manual_seed(1)
+    detector = SRF(12, labels="guided").eval()
+    with torch.no_grad():
+        detector.scorer[-2].weight *= spread
+    bags = Bags.pack(abnormal=[torch.randn(lengths[0], 12)], normal=[torch.randn(lengths[1], 12)])
+    hidden = detector.scorer[:2](bags.clips)
+    (points,), (others,) = bags.split(hidden)
+    (scores,), (low,) = bags.split(detector.score(bags.clips))
+    clusters = two_means(points)
+    undecided = (
+        clusters.any() and not clusters.all() and (scores[clusters].mean() - scores[~clusters].mean()).abs() < 0.1
+    )
+    labels = farther_labels(points, clusters, others.mean(dim=0)) if undecided else pseudo_labels(clusters, scores)
+    loss = detector.loss(bags)
+    expected = (scores - labels).square().mean() + low.square().mean()
+    assert torch.allclose(loss.terms["regression"], expected)
+    assert torch.isfinite(loss.total)
