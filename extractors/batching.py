@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .runtimes import Engine
+    from .runtimes import Engine, Started
 
 Owner = TypeVar("Owner")
 
@@ -29,7 +29,7 @@ class ClipBatches(Generic[Owner]):
     def __init__(self, engine: Engine, size: int) -> None:
         self.engine, self.size = engine, size
         self._gathered: list[tuple[Owner, Tensor]] = []
-        self._under_way: tuple[list[Owner], Tensor] | None = None
+        self._under_way: tuple[list[Owner], Started] | None = None
 
     def __len__(self) -> int:
         """How many clips are not computed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Literal
@@ -108,18 +109,50 @@ class Engine:
         return self.finish(self.start(inputs))
 
     @torch.inference_mode()
-    def start(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The same, on the device, which may still be computing it: what the caller does meanwhile costs no time."""
-        batch = torch.stack(list(inputs))
-        if self.device.type == "cuda":  # page-locked memory is copied while the device computes
-            batch = batch.pin_memory()
-        return over_crops(self._network, batch.to(self.device, non_blocking=True))
+    def start(self, inputs: Sequence[Tensor]) -> Started:
+        """The same, which a GPU may still be computing: what the caller does meanwhile costs no time."""
+        on_gpu = self.device.type == "cuda"
+        batch = stacked(inputs, page_locked=on_gpu)
+        features = over_crops(self._network, batch.to(self.device, non_blocking=True))
+        if not on_gpu:
+            return Started(features)
+        here = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+        here.copy_(features, non_blocking=True)
+        return Started(here, torch.cuda.current_stream(self.device).record_event())
 
     @staticmethod
-    def finish(features: Tensor) -> NDArray[np.float32]:
-        """What `start` has begun, once it is there."""
-        found: NDArray[np.float32] = features.float().cpu().numpy()
+    def finish(started: Started) -> NDArray[np.float32]:
+        """What `start` has begun, once it is there; batches behind it are not waited for."""
+        if started.ready is not None:
+            started.ready.synchronize()
+        found: NDArray[np.float32] = started.features.float().numpy()
         return found
+
+
+@dataclass(frozen=True)
+class Started:
+    """Features on their way.
+
+    Attributes:
+        features: ``(n, …, F)`` on the CPU, complete once ``ready`` has come to pass.
+        ready: None where they are complete.
+    """
+
+    features: Tensor
+    ready: torch.cuda.Event | None = None
+
+
+def stacked(inputs: Sequence[Tensor], page_locked: bool = False) -> Tensor:
+    """One batch of clips ``(…, C, T, H, W)``, whose memory runs channels last, as that of clips does.
+
+    Args:
+        inputs: the clips.
+        page_locked: in memory that a GPU reads while it computes.
+    """
+    *lead, channels, length, height, width = inputs[0].shape
+    shape = (len(inputs), *lead, length, height, width, channels)
+    room = torch.empty(shape, dtype=inputs[0].dtype, pin_memory=page_locked)
+    return torch.stack(list(inputs), out=room.movedim(-1, -4))
 
 
 def _eager(extractor: ClipExtractor, device: torch.device, arithmetic: Arithmetic) -> Network:

@@ -149,7 +149,7 @@ class SRF(LearningDetector):
         abnormal_scores: Sequence[Tensor],
         normal_points: Sequence[Tensor],
     ) -> list[Tensor]:
-        if self.labels == "scores":
+        if self.labels == "scores" or not self.flip:
             pairs = zip(abnormal_clusters, abnormal_scores, strict=True)
             return [pseudo_labels(clusters, scores, self.flip) for clusters, scores in pairs]
         normal = torch.cat(list(normal_points)).mean(dim=0)

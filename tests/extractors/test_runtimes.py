@@ -14,7 +14,7 @@ from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS, ExtractorSpec, create_extractor, runtimes
 from xelvad.extractors.networks import ClipExtractor, GlobalAverage
 from xelvad.extractors.preprocessing import Pictures
-from xelvad.extractors.runtimes import Engine, Runtime, choose_device, choose_runtime, fold_batch_norm
+from xelvad.extractors.runtimes import Engine, Runtime, choose_device, choose_runtime, fold_batch_norm, stacked
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 TAKE_ANY_SIZE = ["i3d-r50", "r3d-18", "swin3d-t"]  # and are tested at a small one, which is quicker
@@ -178,6 +178,19 @@ def test_clips_of_several_videos_are_one_batch() -> None:
     ten = tiny(pictures=replace(PICTURES, crops=10))
     engine(list(ten.preprocess(scene(2, 4))))
     assert shapes[1:] == [(20, 3, 4, 8, 8)]
+
+
+@pytest.mark.parametrize("crops", [(), (10,)])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_batch_is_its_clips_channels_last(crops: tuple[int, ...], last: bool) -> None:
+    rng = np.random.default_rng(0)
+    frames = [torch.from_numpy(rng.integers(0, 256, (*crops, 4, 5, 6, 3), np.uint8)) for _ in range(3)]
+    clips = (
+        [each.movedim(-1, -4) for each in frames] if last else [each.movedim(-1, -4).contiguous() for each in frames]
+    )
+    batch = stacked(clips)
+    assert torch.equal(batch, torch.stack(clips))
+    assert batch.movedim(-4, -1).is_contiguous()
 
 
 def test_weights_lie_channels_last_and_the_extractor_is_not_changed() -> None:

@@ -177,7 +177,7 @@ class Reference:
     def __init__(self, data: TrainingData, config: TrainingConfig) -> None:
         self.config = config
         torch.manual_seed(config.seed)
-        self.detector = DETECTORS[config.detector](FEATURE_DIM)
+        self.detector = DETECTORS[config.detector](FEATURE_DIM, **config.options)
         kind = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}[config.optimiser]
         options = {"betas": config.betas} if config.optimiser == "adam" else {}
         rate, decay = config.learning_rate, config.weight_decay
@@ -288,6 +288,13 @@ def test_the_banks_clips_are_the_hardest_at_the_last_refresh(trainings: Training
 def test_an_unknown_quirk_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"no quirk no-flop; official is all of: xel-dropout, .*, extra-rows"):
         quick(quirks="no-flip, no-flop")
+
+
+def test_an_option_that_the_detector_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="mil has no option labels; known: dropout, sparsity_weight, smoothness_weight"):
+        make_detector(quick("mil", options={"labels": "guided"}), 4)
+    assert make_detector(quick("mil", options={"dropout": 0.25}), 4).scorer[2].p == 0.25
+    assert make_detector(quick("srf"), 4).labels == "guided"
 
 
 def test_there_are_no_quirks_unless_asked_for() -> None:
