@@ -21,6 +21,7 @@ from typing import Any
 import av
 import numpy as np
 import PIL
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -40,8 +41,11 @@ from .probe import (
 from .sources import FRAME_SUFFIXES, natural_key
 
 # decord decodes ahead of its reader without any bound (9,000 frames at 341×256 took 2.2 GB), so it reads what may lie
-# in memory as a whole; PyAV reads what is longer.
-DECORD_BYTES = 1 << 28
+# in memory as a whole. PyAV reads what is longer, and is no dearer: in parts, even those that are files of their own in
+# memory, decord would cost more time and more memory (`benchmarks/decoding.py`).
+DECORD_BYTES = 1 << 27
+# From version 17 on, PyAV converts each picture by as many threads as there are cores, which costs more than it brings.
+ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif
 
 
@@ -206,10 +210,28 @@ def av_blocks(found: Probe, info: VideoInfo, size: int, first: int, tally: Tally
         first: frames before it are decoded and not handed out.
         tally: takes what there is to say.
     """
-    frames: list[NDArray[Any]] = []
     times: list[float] = []
+    for picture, time in av_frames(found, info, first, tally):
+        if not times:
+            frames = np.empty((size, info.height, info.width, 3), np.uint8)
+        frames[len(times)] = picture
+        times.append(time)
+        if len(times) == size:
+            yield FrameBlock(frames, np.asarray(times, np.float64))
+            times = []
+    if times:
+        yield FrameBlock(frames[: len(times)], np.asarray(times, np.float64))
+
+
+def av_frames(found: Probe, info: VideoInfo, first: int, tally: Tally) -> Iterator[tuple[NDArray[Any], float]]:
+    """Upright frames and their times; the arguments are those of `av_blocks`.
+
+    Threads that decode several frames at once are left out: before a fault at the end of a file they lose frames, and
+    FFmpeg says nothing of it. Those within a frame, where a stream has parts for them, are FFmpeg's default.
+    """
     start = latest = 0.0
     width, height = found.orientation.size(info.width, info.height)  # as stored
+    scaler = VideoReformatter()  # one for all: `frame.reformat` would prepare one for each
     with opened(found.path) as container:
         stream = container.streams[found.stream]
         for index, frame in enumerate(decodable(container, stream, tally)):
@@ -222,14 +244,8 @@ def av_blocks(found: Probe, info: VideoInfo, size: int, first: int, tally: Tally
             if index < first:
                 continue
             tally.damaged += frame.is_corrupt
-            scaled = frame.reformat(width, height, format="rgb24", interpolation="BICUBIC")
-            frames.append(found.orientation(scaled.to_ndarray()))
-            times.append(latest)
-            if len(frames) == size:
-                yield FrameBlock(np.stack(frames), np.asarray(times, np.float64))
-                frames, times = [], []
-    if frames:
-        yield FrameBlock(np.stack(frames), np.asarray(times, np.float64))
+            scaled = scaler.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC", **ONE_THREAD)
+            yield found.orientation(scaled.to_ndarray()), latest
 
 
 class FrameFolder(Video):

@@ -257,15 +257,12 @@ def _dispose(memory: SharedMemory) -> None:
 
 def _serve(connection: Connection, memory: float = 0.0) -> None:
     """The worker: decode what is asked for until the owner goes away, in so many GB of memory at most (0: any)."""
-    import av.logging
-
     limit = f"; it may take {memory:g} GB of memory, by --decoder-memory" if memory else ""
     if memory and sys.platform.startswith("linux"):  # elsewhere the limit counts something else, or nothing
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (int(memory * 2**30), resource.RLIM_INFINITY))
 
-    av.logging.set_level(av.logging.PANIC)  # what is wrong with a video is said once, by us
     try:
         while True:
             request = connection.recv()
