@@ -6,8 +6,8 @@ Detectors {MIL, SRF, AR-Net} × XEL {off, validation loss, margin loss, both} ×
 ``recipes/general`` and nothing else: one default for all. Every fold is the test set once, and trains nothing then. All
 figures are of the last iteration's weights; no test video is looked at before.
 
-``--both`` leaves out the losses alone, for more seeds. ``--quirks`` measures what each mistake of the published script
-changes in SRF+XEL.
+``--both`` leaves out the losses alone, for more seeds; ``--detectors`` takes some only, in a section of their own.
+``--quirks`` measures what each mistake of the published script changes in SRF+XEL.
 """
 
 from __future__ import annotations
@@ -78,10 +78,11 @@ def manifest_of(data: str) -> Path:
     return SHARED / FOLDERS[data] / "annotations.csv"
 
 
-def configurations(only_both: bool) -> dict[str, TrainingConfig]:
-    """All detectors, without XEL and with each of its losses and both, epoch-wise and batch-wise."""
+def configurations(detectors: Sequence[str], only_both: bool) -> dict[str, TrainingConfig]:
+    """Detectors without XEL and with each of its losses and both, epoch-wise and batch-wise."""
     found = {}
-    for detector, name in DETECTORS.items():
+    for detector in detectors:
+        name = DETECTORS[detector]
         config = load_recipe(f"general/{detector}")
         found[f"{name}"] = config
         for mode in ("epoch", "batch"):
@@ -274,20 +275,25 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True, help="features folder, filled on the first run")
     parser.add_argument("--runs", type=Path, required=True, help="folder for runs; what is finished is not repeated")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=list(DETECTORS))
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--both", action="store_true", help="leave out the losses alone")
     kinds.add_argument("--quirks", action="store_true", help="SRF+XEL with the published script's mistakes instead")
     options = parser.parse_args()
     command = f"python benchmarks/xel.py --data DATA --features DIR --runs DIR --seeds {options.seeds}"
     command += " --both" * options.both + " --quirks" * options.quirks
+    whole = options.detectors == list(DETECTORS)
+    if not whole:
+        command += f" --detectors {' '.join(options.detectors)}"
     for data in options.data:
         prepare(data, options.features)
-        found = quirk_configurations() if options.quirks else configurations(options.both)
+        found = quirk_configurations() if options.quirks else configurations(options.detectors, options.both)
         title = f"XEL on {DATA[data]}" + (
             ", more seeds" if options.both else ": the published script's mistakes" * options.quirks
         )
+        title += "" if whole else f", {' and '.join(DETECTORS[each] for each in options.detectors)}"
         measured = measure(data, found, options)
-        (options.runs / f"{data}.json").write_text(
+        (options.runs / f"{title}.json").write_text(
             json.dumps(
                 {
                     label: {name: values.tolist() for name, values in each.folds.items()}
@@ -306,7 +312,7 @@ def main() -> None:
                 f"| | {' | '.join(COLUMNS.values())} | AUC, folds together | gain in AUC | gain in TPR at 1 % FAR |",
                 "|---" * (len(COLUMNS) + 4) + "|",
                 *(row_of(label, each, measured) for label, each in measured.items()),
-                *([] if options.quirks else summary(measured, options.seeds)),
+                *(summary(measured, options.seeds) if whole and not options.quirks else []),
                 "",
                 f"`{command.replace('DATA', data)}`, {datetime.date.today()},",
                 f"xelvad {__version__}, torch {torch.__version__}, CPU.",
