@@ -31,12 +31,15 @@ from xelvad import __version__
 from xelvad.extractors import EXTRACTORS, create_extractor
 from xelvad.extractors.runtimes import Engine
 from xelvad.extractors.weights import weights_of
-from xelvad.pipeline.experiments.ablation.ablate import cross_validate
+from xelvad.pipeline.datasets import read_manifest
+from xelvad.pipeline.evaluation.evaluation import evaluate
+from xelvad.pipeline.experiments.ablation.ablate import cross_validate, folds_of
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import extract
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.footage.calibration import DRAWN_FOOTAGE
 from xelvad.pipeline.footage.recording import draw_video
+from xelvad.pipeline.scoring.runs import load_run, seed_folder
 from xelvad.pipeline.support.memory import keep_freed_memory
 from xelvad.pipeline.training.config import TrainingConfig
 from xelvad.pipeline.training.recipes import load_recipe
@@ -154,6 +157,26 @@ def aucs(features: Path, runs: Path, seeds: int) -> dict[str, NDArray[np.float64
     return dict(zip(PRECISIONS, np.reshape(found, (len(PRECISIONS), seeds)), strict=True))
 
 
+def auc_of_run(run: Path, fold: str, features: Path) -> float:
+    """Of the fold's frames, in per cent, by a detector that may have learned from features in another precision."""
+    auc = evaluate(load_run(run), read_manifest(MONTAGE / "annotations.csv", fold), features).metrics.auc
+    assert auc is not None
+    return 100 * auc
+
+
+def with_the_same_weights(features: Path, runs: Path, seeds: int) -> NDArray[np.float64]:
+    """How the AUC changes, ``(seeds,)``, where detectors that learned in float32 are shown features in bfloat16."""
+    changes = [
+        [
+            auc_of_run(run, fold, features / "bfloat16") - auc_of_run(run, fold, features / "float32")
+            for fold in folds_of(MONTAGE / "annotations.csv")
+            for run in [seed_folder(runs / "float32" / fold, seed)]
+        ]
+        for seed in range(seeds)
+    ]
+    return np.mean(changes, axis=1)
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +213,7 @@ def file_rows(figures: Figures, features: Path, found: dict[str, NDArray[np.floa
 
 def spread(gains: NDArray[np.float64]) -> str:
     """Mean and standard error of paired differences."""
-    return f"{gains.mean():+.2f} ± {gains.std(ddof=1) / np.sqrt(len(gains)):.2f}".replace("-", "−")
+    return f"{gains.mean():+.3f} ± {gains.std(ddof=1) / np.sqrt(len(gains)):.3f}".replace("-", "−")
 
 
 def main() -> None:
@@ -238,6 +261,9 @@ def main() -> None:
             "| paired difference ± standard error |",
             "|---|---|---|---|---|---|---|",
             *file_rows(figures, options.features, found),
+            "",
+            "Detectors that learned in float32 and are shown features in bfloat16, so that nothing else differs: the",
+            f"AUC changes by {spread(with_the_same_weights(options.features, options.runs, options.seeds))}.",
             "",
             f"`{command}`, {datetime.date.today()}, xelvad {__version__},",
             f"torch {torch.__version__}, {torch.get_num_threads()} threads.",
