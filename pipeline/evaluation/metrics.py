@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ...errors import UserError
 
@@ -145,6 +144,8 @@ def _auc_and_ap(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[
     """Both over frames ``(frames,)``; None where there are not both kinds of frames."""
     if truth.all() or not truth.any():
         return None, None
+    from sklearn.metrics import average_precision_score, roc_auc_score  # here: the page of scores needs none of it
+
     return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
 
 
@@ -191,6 +192,8 @@ def frame_roc(videos: Sequence[ScoredVideo]) -> Roc | None:
     scores, truth = _joined(videos)
     if truth.all() or not truth.any():
         return None
+    from sklearn.metrics import roc_curve
+
     false_positive_rate, true_positive_rate, _ = roc_curve(truth, scores)
     return Roc(false_positive_rate, true_positive_rate)
 

@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
 
 Verdict = Literal["learned", "uncertain", "nothing"]
 
@@ -44,6 +41,8 @@ class Separation:
     @classmethod
     def of(cls, abnormal: Sequence[float], normal: Sequence[float]) -> Separation:
         """Of the highest score of each abnormal and of each normal video, at least one of either."""
+        from sklearn.metrics import roc_auc_score  # here: who scores a video need not wait for it
+
         scores, labels = [*abnormal, *normal], [1] * len(abnormal) + [0] * len(normal)
         auc = float(roc_auc_score(labels, scores))
         low, high = auc_interval(auc, len(abnormal), len(normal))
@@ -129,6 +128,9 @@ def auc_interval(auc: float, abnormal: int, normal: int, confidence: float = 0.9
         normal: how many, at least one.
         confidence: in (0, 1).
     """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
     z = float(norm.ppf(0.5 + confidence / 2))
     mean = (abnormal + normal) / 2 - 1
 
