@@ -3,8 +3,8 @@
     python benchmarks/extraction.py --pairs 3
 
 Every figure is the median over fresh processes that take turns, so that ratios hold when the machine's speed drifts.
-"Plain" is the network as its library builds it, run by PyTorch with its defaults. Weights are random: they change no
-figure. GFLOP count a multiplication and an addition as two.
+"Plain" is the network as its library builds it, run by PyTorch with its defaults. All is in float32: `precision.py`
+measures the others. Weights are random: they change no figure. GFLOP count a multiplication and an addition as two.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def end_to_end(name: str) -> dict[str, float]:
     """Seconds a clip from file to features, of its parts, and of the network alone before and after."""
     keep_freed_memory()
     extractor = create_extractor(name, "random")
-    engine = Engine(extractor, "auto", "cpu")
+    engine = Engine(extractor, "auto", "cpu", "float32")
     inputs = inputs_of(extractor)
     before = seconds_per_clip(lambda: engine(inputs), BATCH)
-    config = ExtractionConfig(extractor=(name,), weights="random", device="cpu")
+    config = ExtractionConfig(extractor=(name,), weights="random", device="cpu", precision="float32")
     with tempfile.TemporaryDirectory() as folder:
         took = []
         for clips in (SHORT, LONG):
