@@ -5,7 +5,7 @@
 Clips are mixtures of eight hidden causes with a little noise; in three clips of an abnormal video one cause is four
 standard deviations higher. "alike": every dimension varies as much as any other; "measurements": over four orders of
 magnitude, as places, speeds and counts do. Forty more videos are the test set. Nothing is set by hand: these are the
-`general` recipes as they are.
+`general` recipes as they are. ``--videos`` and ``--detectors`` measure some only, in a section of their own.
 """
 
 from __future__ import annotations
@@ -81,14 +81,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="for the features, up to 700 MB")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--videos", type=int, nargs="+", default=list(VIDEOS))
+    parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=list(DETECTORS))
     options = parser.parse_args()
+    whole = (options.videos, options.detectors) == (list(VIDEOS), list(DETECTORS))
+    some = f" --videos {' '.join(map(str, options.videos))} --detectors {' '.join(options.detectors)}"
     rows = []
-    for videos, (kind, (dimensions, uneven)) in product(VIDEOS, FEATURES.items()):
+    for videos, (kind, (dimensions, uneven)) in product(options.videos, FEATURES.items()):
         found: dict[tuple[str, str], list[tuple[float, int, float, str]]] = {}
         for seed in range(options.seeds):
             shutil.rmtree(options.folder, ignore_errors=True)
             dataset = make(options.folder, videos, dimensions, uneven, seed)
-            for case in product(DETECTORS, XELS):
+            for case in product(options.detectors, XELS):
                 found.setdefault(case, []).append(measure(options.folder, dataset, *case, seed))
         for (detector, xel), results in found.items():
             aucs, iterations, speeds, verdicts = zip(*results, strict=True)
@@ -99,7 +103,7 @@ def main() -> None:
             rows.append(f"| {' | '.join(cells)} |")
             print(rows[-1], flush=True)
     write_section(
-        "The general recipes over sizes",
+        "The general recipes over sizes" + ("" if whole else f": {', '.join(DETECTORS[d] for d in options.detectors)}"),
         [
             f"Made-up features with planted anomalies; {TESTS} further videos are the test set. Iterations a second",
             "count the whole training: reading, judging, writing.",
@@ -108,8 +112,8 @@ def main() -> None:
             "|---|---|---|---|---|---|---|",
             *rows,
             "",
-            f"`python benchmarks/sizes.py --folder DIR --seeds {options.seeds}`, {datetime.date.today()}, xelvad "
-            f"{__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, CPU.",
+            f"`python benchmarks/sizes.py --folder DIR --seeds {options.seeds}{'' if whole else some}`,",
+            f"{datetime.date.today()}, xelvad {__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, CPU.",
         ],
     )
 
