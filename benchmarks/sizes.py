@@ -113,7 +113,8 @@ def main() -> None:
             *rows,
             "",
             f"`python benchmarks/sizes.py --folder DIR --seeds {options.seeds}{'' if whole else some}`,",
-            f"{datetime.date.today()}, xelvad {__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, CPU.",
+            f"{datetime.date.today()}, xelvad {__version__}, torch {torch.__version__},",
+            f"{torch.get_num_threads()} threads, CPU.",
         ],
     )
 
