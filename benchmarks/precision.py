@@ -29,6 +29,7 @@ from results import write_section
 
 from xelvad import __version__
 from xelvad.extractors import EXTRACTORS, create_extractor
+from xelvad.extractors.precision import Precision
 from xelvad.extractors.runtimes import Engine
 from xelvad.extractors.weights import weights_of
 from xelvad.pipeline.datasets import read_manifest
@@ -49,7 +50,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MONTAGE = Path(os.environ.get("XELVAD_SHARED", ROOT.parent / "shared" / "data")) / "cctv_montage"
 NETWORKS = ("i3d-rgb", "c3d", "i3d-r50", "r3d-18", "s3d", "swin3d-t")
 KNOWN = "i3d-rgb"  # the one whose weights anybody gets from a package index
-PRECISIONS = ("float32", "bfloat16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 TURNS = 3  # of the precisions of a network, within a process
 SHORT, LONG = 16, 112  # clips of the two videos whose difference in time is that of the clips alone
 WORKERS = 2  # trainings at once, of one thread each
@@ -60,7 +61,7 @@ def weights_for(network: str) -> str | None:
     return None if all(known.is_here for known in weights_of(EXTRACTORS[network])) else "random"
 
 
-def precisions_of(network: str) -> tuple[str, ...]:
+def precisions_of(network: str) -> tuple[Precision, ...]:
     """Random weights would be quantised anew by each process, to no purpose."""
     return PRECISIONS if weights_for(network) is None else PRECISIONS[:2]
 
@@ -81,8 +82,7 @@ def network(name: str) -> dict[str, float]:
     extractor = create_extractor(name, weights_for(name))
     inputs, found = inputs_of(extractor), {}
     engines = {
-        precision: Engine(extractor, "openvino", "cpu", precision, DRAWN_FOOTAGE)  # type: ignore[arg-type]
-        for precision in precisions_of(name)
+        precision: Engine(extractor, "openvino", "cpu", precision, DRAWN_FOOTAGE) for precision in precisions_of(name)
     }
     for turn in range(TURNS):
         for precision, engine in engines.items():
@@ -95,9 +95,9 @@ def network(name: str) -> dict[str, float]:
     return found
 
 
-def file_to_features(name: str, precision: str) -> dict[str, float]:
+def file_to_features(name: str, precision: Precision) -> dict[str, float]:
     """Seconds a clip, from a video file to a feature file."""
-    config = ExtractionConfig((name,), weights_for(name), device="cpu", precision=precision)  # type: ignore[arg-type]
+    config = ExtractionConfig((name,), weights_for(name), device="cpu", precision=precision)
     took = []
     with tempfile.TemporaryDirectory() as folder:
         for clips in (SHORT, LONG):
@@ -238,7 +238,7 @@ def main() -> None:
         for precision in PRECISIONS:
             figures.measure("file", KNOWN, precision)
     for precision in PRECISIONS:
-        config = ExtractionConfig((KNOWN,), precision=precision)  # type: ignore[arg-type]
+        config = ExtractionConfig((KNOWN,), precision=precision)
         failed = extract(find_videos([MONTAGE]), options.features / precision, config).failed
         if failed:
             raise SystemExit(f"cannot be read: {failed}")

@@ -92,6 +92,8 @@ class Engine:
         self.extractor, self.device = extractor, choose_device(device)
         self.runtime = choose_runtime(runtime, self.device)
         self.arithmetic = choose_precision(precision, extractor.spec, self.runtime, self.device)
+        if self.arithmetic == "float32" and self.device.type != "cpu":
+            torch.backends.cudnn.allow_tf32 = False  # else convolutions on GPUs would keep ten bits of 23
         self.fingerprint = extractor.fingerprint + mark_of(self.arithmetic, calibration)
         if self.runtime == "openvino":
             self._network = _openvino(extractor, self.arithmetic, calibration)

@@ -96,6 +96,9 @@ class SRF(LearningDetector):
         detached: cluster the activations behind the dropout and let no gradient of the cluster loss through, as the
             published script does by mistake; by default the activations before it, with gradient.
 
+    Raises:
+        ValueError: there are no such labels.
+
     Example:
         >>> detector = SRF(feature_dim=1024)
         >>> bags = Bags.pack(abnormal=[torch.rand(7, 1024)], normal=[torch.rand(4, 1024), torch.rand(9, 1024)])
@@ -114,6 +117,8 @@ class SRF(LearningDetector):
         labels: Literal["scores", "guided"] = "scores",
     ) -> None:
         super().__init__()
+        if labels not in ("scores", "guided"):
+            raise ValueError(f"labels are scores or guided, not {labels}")
         self.feature_dim = feature_dim
         self.cluster_weight, self.flip, self.detached, self.labels = cluster_weight, flip, detached, labels
         self.scorer = three_layer_scorer(feature_dim, dropout)

@@ -196,6 +196,18 @@ BAD_REQUESTS: dict[str, tuple[Prepare, str]] = {
         lambda d: ["train", *options(d), "--out", f"{d}/r", "--detector", "svm", "--xel", "epoch"],
         "svm is fitted in one go",
     ),
+    "an option of another detector": (
+        lambda d: ["train", *options(d), "--out", f"{d}/r", "--options.labels", "guided"],
+        "mil has no option labels; known: dropout",
+    ),
+    "a value that an option cannot have": (
+        lambda d: ["train", *options(d), "--out", f"{d}/r", "--detector", "srf", "--options.labels", "cosine"],
+        "options of srf: labels are scores or guided, not cosine",
+    ),
+    "an option of what has none": (
+        lambda d: ["train", *options(d), "--out", f"{d}/r", "--detector", "svm", "--options.labels", "guided"],
+        "svm has no option labels",
+    ),
     "no data set": (
         lambda d: ["train", "--features", f"{d}/features", "--out", f"{d}/r"],
         "--manifest is missing",

@@ -32,7 +32,8 @@ class ExtractionConfig:
         runtime: "eager", "compile" (torch.compile) or "openvino"; "auto" takes the fastest that is installed. All give
             the same features.
         precision: "float32" is the papers'; "bfloat16" gives the same features to 0.9995 of their cosine; "auto" takes
-            it on processors that multiply it and half precision on GPUs, else float32.
+            it on processors that multiply it and half precision on GPUs, else float32. "int8" is faster, on CPUs; its
+            features differ, and keep to a folder and to detectors of their own.
         workers: videos decoded at once; 1 on a CPU, where decoding is a small share, and the cores of the machine for a
             GPU by default.
         reuse_static: give a clip the features of the one before while no block of the picture has changed by more grey

@@ -228,20 +228,23 @@ def make_detector(config: TrainingConfig, feature_dim: int) -> LearningDetector:
     """A new detector as configured, with random weights.
 
     Raises:
-        UserError: no such detector, or it has no such option.
+        UserError: no such detector, or it has no such option, or not of this value.
     """
     kind = DETECTORS.get(config.detector)
     if kind is None:
         raise UserError(f"there is no detector {config.detector!r}; known: {', '.join(DETECTORS)}")
-    options = dict(config.options)
+    options: dict[str, Any] = dict(config.options)
     if kind is SRF:
         quirks = config.quirk_names
-        options |= {"flip": "no-flip" not in quirks, "detached": "detached-clusters" in quirks}
+        options = {"flip": "no-flip" not in quirks, "detached": "detached-clusters" in quirks} | options
     known = list(inspect.signature(kind).parameters)[1:]
     unknown = options.keys() - known
     if unknown:
         raise UserError(f"{config.detector} has no option {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-    detector = kind(feature_dim, **options)
+    try:
+        detector = kind(feature_dim, **options)
+    except (TypeError, ValueError) as error:  # of a value that is no number, or out of range
+        raise UserError(f"options of {config.detector}: {error}") from error
     assert isinstance(detector, LearningDetector)
     return detector
 

@@ -236,6 +236,8 @@ def _check_out(out: Path, resume: bool) -> None:
 def _fit_baseline(data: TrainingData, config: TrainingConfig) -> Fitted:
     if config.xel.mode != "off":
         raise UserError("svm is fitted in one go and has no epochs: --xel off is all there is for it")
+    if config.options:
+        raise UserError(f"svm has no option {', '.join(sorted(config.options))}")
     abnormal, normal = (
         np.stack([_video_mean(videos, number) for number in range(len(videos))])
         for videos in (data.abnormal, data.normal)

@@ -213,6 +213,14 @@ def test_engines_on_a_gpu_compute_in_half_precision_and_on_a_cpu_in_single() -> 
     assert engine.device == META
 
 
+def test_float32_on_a_gpu_is_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert Engine(tiny(), "eager", "meta").arithmetic == "float16"
+    assert torch.backends.cudnn.allow_tf32
+    assert Engine(tiny(), "eager", "meta", "float32").arithmetic == "float32"
+    assert not torch.backends.cudnn.allow_tf32
+
+
 # --- what is chosen --------------------------------------------------------------------------------------------------
 
 

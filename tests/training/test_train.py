@@ -293,6 +293,12 @@ def test_an_unknown_quirk_is_refused_by_name() -> None:
 def test_an_option_that_the_detector_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(UserError, match="mil has no option labels; known: dropout, sparsity_weight, smoothness_weight"):
         make_detector(quick("mil", options={"labels": "guided"}), 4)
+    for value in ("cosine", 3):
+        with pytest.raises(UserError, match=f"options of srf: labels are scores or guided, not {value}"):
+            make_detector(quick("srf", options={"labels": value}), 4)
+    with pytest.raises(UserError, match="options of mil: "):
+        make_detector(quick("mil", options={"dropout": "much"}), 4)
+    assert not make_detector(quick("srf", options={"flip": False}), 4).flip
     assert make_detector(quick("mil", options={"dropout": 0.25}), 4).scorer[2].p == 0.25
     assert make_detector(quick("srf"), 4).labels == "guided"
 
