@@ -1,12 +1,12 @@
 """Detectors, their losses, and XEL. Pure PyTorch: tensors in, tensors out; no files, no videos, no printing."""
 
-from .arnet import ARNet
 from .bank import HardInstanceBank
-from .clustering import two_means
+from .clipwise.arnet import ARNet
+from .clipwise.clustering import two_means
+from .clipwise.mil import MIL
+from .clipwise.srf import SRF
+from .clipwise.svm import SVM
 from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
-from .mil import MIL
-from .srf import SRF
-from .svm import SVM
 from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 
 __all__ = [

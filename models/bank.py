@@ -13,7 +13,9 @@ from torch import Tensor, nn
 class Scorer(Protocol):
     """All that XEL asks of a detector: a module that scores clips."""
 
-    training: bool
+    @property
+    def training(self) -> bool:
+        """Whether dropout and the like are on."""
 
     def score(self, features: Tensor) -> Tensor:
         """Clip features ``(…, F)`` to anomaly scores ``(…)`` in [0, 1]."""
@@ -34,7 +36,10 @@ def evaluating(detector: Scorer) -> Iterator[None]:
 
 
 class HardClip(NamedTuple):
-    """The hardest clip of a video: its features ``(F,)``, its number within the video ``()``, its score ``()``."""
+    """The hardest clip of a video: its features ``(F,)``, its number within the video ``()``, its score ``()``.
+
+    For detectors with context the features are ``(W, F)``, with its neighbours'.
+    """
 
     instance: Tensor
     clip: Tensor
@@ -69,7 +74,8 @@ class HardInstanceBank(nn.Module):
     """Ω: the input features of the hardest clip of every normal video, and which clips these are.
 
     Attributes:
-        instances: ``(M, F)``, one row per normal video, in the order of `refresh`.
+        instances: ``(M, F)``, one row per normal video, in the order of `refresh`; ``(M, W, F)`` where the detector
+            looks at neighbours, and a row is a clip with its own (see `context`).
         clips: ``(M,)`` int64, the number of the clip within its video; -1 in rows that were never filled.
         scores: ``(M,)`` in [0, 1], the clip's score when it was chosen; 0 in rows that were never filled.
         ages: ``(M,)`` int64, for how many refreshes in a row the same clip has been chosen.
@@ -130,7 +136,8 @@ class HardInstanceBank(nn.Module):
             normal_videos: every normal training video once, always in the same order; each in pieces of consecutive
                 clips, ``(t, F)`` or ``(t, crops, F)``, so that a long video need not be in memory as a whole. A bag
                 that is one tensor is ``[bag]``.
-            find: how the hardest clips are found; `screening.screened_hardest_clips` finds the same, faster.
+            find: how the hardest clips are found; `screening.screened_hardest_clips` finds the same, faster, and
+                `context.hardest_windows` finds them with their neighbours.
 
         Returns:
             Turnover: the share of the rows whose clip is another one than before.
@@ -151,7 +158,7 @@ class HardInstanceBank(nn.Module):
 
         Args:
             videos: ``(n,)`` int64, whose rows; a bank without rows is filled with these.
-            instances: ``(n, F)``.
+            instances: ``(n, F)``, or ``(n, W, F)`` with neighbours.
             clips: ``(n,)`` int64, numbers of the clips within their videos.
             scores: ``(n,)`` in [0, 1].
 

@@ -101,8 +101,24 @@ def highest(scores: Sequence[Tensor]) -> Tensor:
     return side_by_side(scores, -torch.inf).amax(dim=1)
 
 
-def hardest(clips: Sequence[Tensor], scores: Sequence[Tensor]) -> Tensor:
+def row_of(clips: Tensor, clip: int, context: int = 0) -> Tensor:
+    """A clip of a video as XEL's bank keeps it: ``(T, F)`` to ``(F,)``, or with its neighbourhood to ``(context, F)``.
+
+    At an end of the video there are more neighbours on the other side; of a video that has fewer clips than the context
+    each stands several times.
+    """
+    if not context:
+        return clips[clip]
+    if len(clips) < context:
+        return clips[torch.arange(context, device=clips.device) * len(clips) // context]
+    start = min(max(clip - context // 2, 0), len(clips) - context)
+    return clips[start : start + context]
+
+
+def hardest(clips: Sequence[Tensor], scores: Sequence[Tensor], context: int = 0) -> Tensor:
     """The features of the highest-scoring clip of each video: B times ``(T, F)`` and ``(T,)`` to ``(B, F)``.
+
+    With a context, that of a detector which looks at neighbours, each clip comes with its own: ``(B, context, F)``.
 
     Example:
         >>> videos = [torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0]])]
@@ -111,7 +127,7 @@ def hardest(clips: Sequence[Tensor], scores: Sequence[Tensor]) -> Tensor:
                 [3.]])
     """
     best = side_by_side(scores, -torch.inf).argmax(dim=1).tolist()  # of equals the first
-    return torch.stack([video[place] for video, place in zip(clips, best, strict=True)])
+    return torch.stack([row_of(video, place, context) for video, place in zip(clips, best, strict=True)])
 
 
 class Detector(nn.Module, ABC):
@@ -120,16 +136,18 @@ class Detector(nn.Module, ABC):
     Attributes:
         name: what users call it, in commands and files.
         title: what papers call it.
+        context: how many clips with their order a score is computed from; 0 if from the clip alone. See `context`.
         feature_dim: F, numbers per clip.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    context: ClassVar[int] = 0
     feature_dim: int
 
     @abstractmethod
     def score(self, features: Tensor) -> Tensor:
-        """Clip features ``(…, F)`` to anomaly scores ``(…)`` in [0, 1]."""
+        """Clip features ``(…, F)`` to anomaly scores ``(…)`` in [0, 1]; with context, of ``(…, T, F)`` in order."""
 
 
 class LearningDetector(Detector):

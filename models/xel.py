@@ -145,9 +145,9 @@ class XEL(nn.Module):
         the other without, being high under dropout alone would satisfy both losses: a detector that is flat in use.
 
         Args:
-            detector: the detector being trained; left in the mode it was in.
-            abnormal_clips: features of the highest-scoring clip of each abnormal video of the batch, ``(B, F)``, as
-                `hardest` gives them.
+            detector: the detector being trained; left in the mode it was in. One with context in its `Windows`.
+            abnormal_clips: features of the highest-scoring clip of each abnormal video of the batch, ``(B, F)``, or
+                ``(B, W, F)`` with its neighbours as the bank's rows are, as `hardest` gives them.
             iteration: counted from 0.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,16 +16,39 @@ if TYPE_CHECKING:
     from ...models import Detector
 
 
+WHOLE = 2048  # clips of a video that a detector with context takes at once: of attention, memory grows with the square
+
+
 def score_clips(detector: Detector, features: Features, scaling: Scaling) -> NDArray[np.float32]:
     """Scores in [0, 1], ``(clips,)``, of a detector in evaluation mode; those of several crops are averaged.
 
     Clips are scored one by one, also by detectors that learnt from segments, and scaled as what the detector learnt
-    from.
+    from. A detector with context takes a video whole, and one of more than `WHOLE` clips in windows.
 
     Raises:
         UserError: NaN or infinite features.
     """
-    return np.concatenate([score_rows(detector, scaling(piece)) for piece in features.pieces()])
+    if not detector.context:
+        return np.concatenate([score_rows(detector, scaling(piece)) for piece in features.pieces()])
+    scores = []
+    for start, stop, seen in windows(features.clips):
+        scored = score_rows(detector, scaling(features.read(seen)))
+        scores.append(scored[start - seen.start : stop - seen.start])
+    return np.concatenate(scores)
+
+
+def windows(clips: int, whole: int = WHOLE) -> Iterator[tuple[int, int, slice]]:
+    """From which clip to before which a video is scored at a time, and what of it is looked at to do so.
+
+    A video of up to ``whole`` clips is looked at as one. Of a longer one half as many are scored at a time, with a
+    quarter of ``whole`` on either side of them in view, so that the work grows with its length and not faster.
+    """
+    if clips <= whole:
+        yield 0, clips, slice(0, clips)
+        return
+    for start in range(0, clips, whole // 2):
+        stop = min(start + whole // 2, clips)
+        yield start, stop, slice(max(0, start - whole // 4), min(clips, stop + whole // 4))
 
 
 def score_segments(detector: Detector, features: Features, scaling: Scaling, segments: int) -> NDArray[np.float32]:
@@ -65,5 +89,9 @@ def score_rows(detector: Detector, rows: NDArray[np.float32]) -> NDArray[np.floa
 
     device = next(detector.parameters()).device
     with torch.inference_mode():
-        scored = detector.score(torch.from_numpy(rows).to(device))  # (t,) or (t, crops)
+        clips = torch.from_numpy(rows).to(device)
+        if detector.context and rows.ndim > 2:  # each crop a video: (t, crops, F) -> (crops, t, F)
+            scored = detector.score(clips.transpose(0, 1)).T
+        else:
+            scored = detector.score(clips)  # (t,) or (t, crops)
         return np.asarray(scored.reshape(len(rows), -1).mean(dim=1).float().cpu().numpy(), np.float32)

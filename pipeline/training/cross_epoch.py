@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ...models import XEL, Bags, DetectorLoss, HardInstanceBank, LearningDetector, hardest, highest
 from ...models.bank import hardest_clips
+from ...models.context import hardest_windows, scorer_of_rows
+from ...models.detector import row_of
 from ...models.screening import multiplies_bfloat16, screened_hardest_clips
 from ..features.bags import TrainingVideos
 from ..support.curves import CURVE_EVERY, Curves
@@ -59,17 +61,23 @@ class CrossEpoch:
             return
         device = self.bank.instances.device
         videos = ((torch.from_numpy(piece).to(device) for piece in pieces) for pieces in self.normal.all_pieces())
-        screens = device.type == "cpu" and multiplies_bfloat16()
-        turnover = self.bank.refresh(detector, videos, screened_hardest_clips if screens else hardest_clips)
+        if detector.context:
+            turnover = self.bank.refresh(detector, videos, lambda _, videos: hardest_windows(detector, videos))
+        else:
+            screens = device.type == "cpu" and multiplies_bfloat16()
+            turnover = self.bank.refresh(detector, videos, screened_hardest_clips if screens else hardest_clips)
         self._plot(turnover, iteration, curves)
 
     def terms(self, detector: LearningDetector, bags: Bags, loss: DetectorLoss, iteration: int) -> dict[str, Tensor]:
         """What XEL adds to the loss of a step, by name; empty during the warm-up."""
         clips, _ = bags.split(bags.clips)
-        terms = self.xel.terms(detector, hardest(clips, loss.abnormal_scores), iteration)
+        rows = hardest(clips, loss.abnormal_scores, detector.context)
+        terms = self.xel.terms(scorer_of_rows(detector), rows, iteration)
         return {f"xel_{name}": value for name, value in terms.items()}
 
-    def replace_rows(self, batch: Batch, bags: Bags, loss: DetectorLoss, iteration: int, curves: Curves) -> None:
+    def replace_rows(
+        self, detector: LearningDetector, batch: Batch, bags: Bags, loss: DetectorLoss, iteration: int, curves: Curves
+    ) -> None:
         """After a step of the batch-wise variant: the hardest clips of its normal videos enter the bank at once."""
         if self.mode != "batch" or not len(self.bank):
             return
@@ -78,7 +86,7 @@ class CrossEpoch:
         clips = [int(rows[row]) for rows, row in zip(batch.normal_rows, best, strict=True)]
         turnover = self.bank.replace(
             torch.from_numpy(batch.normal_videos),
-            torch.stack([bag[row] for bag, row in zip(normal, best, strict=True)]),
+            torch.stack([row_of(bag, row, detector.context) for bag, row in zip(normal, best, strict=True)]),
             torch.tensor(clips, device=bags.clips.device),
             highest(loss.normal_scores),
         )

@@ -140,7 +140,7 @@ class Training:
 
             self._note({"total": total} | terms, curves)
             if self.xel is not None:
-                self.xel.replace_rows(batch, bags, loss, self.iteration, curves)
+                self.xel.replace_rows(self.detector, batch, bags, loss, self.iteration, curves)
             self.iteration += 1
             if self.pace.is_judged(self.iteration):
                 self._judge(curves)

@@ -10,7 +10,8 @@ from xelvad.models import DETECTORS, MIL, SRF, SVM, ARNet, Bags, DetectorLoss, L
 from ..helpers.numeric import BATCHES, assert_loss_is, draw_bags, draw_scores, sigmoid
 
 Lengths = tuple[tuple[int, ...], tuple[int, ...]]
-LEARNING = [MIL, SRF, ARNet]
+LEARNING: list[type[LearningDetector]] = [kind for kind in DETECTORS.values() if issubclass(kind, LearningDetector)]
+PLAIN = [MIL, SRF, ARNet]  # a batch's loss is the mean over pairs of its videos, scores come from one chain of layers
 
 
 def alone(bags: Bags, abnormal: int, normal: int) -> Bags:
@@ -83,11 +84,17 @@ def test_a_loss_is_the_sum_of_its_terms() -> None:
 def test_every_detector_scores_clips_of_any_leading_shape_in_the_unit_interval(kind, shape: tuple[int, ...]) -> None:
     detector = kind(4).eval()
     assert detector.feature_dim == 4
+    if detector.context and len(shape) == 1:
+        shape = (1, 4)  # a clip alone is a video of one
     features = 10 * torch.randn(shape)
     scores = detector.score(features)
     assert scores.shape == shape[:-1]
     assert ((scores >= 0) & (scores <= 1)).all()
-    torch.testing.assert_close(scores.flatten(), detector.score(features.reshape(-1, 4)))
+    if detector.context:  # the last but one dimension is time
+        alone = [detector.score(video) for video in features.reshape(-1, *shape[-2:]) if len(video)]
+        torch.testing.assert_close(scores.flatten(), torch.cat(alone) if alone else scores.flatten())
+    else:
+        torch.testing.assert_close(scores.flatten(), detector.score(features.reshape(-1, 4)))
 
 
 def test_an_svm_scores_the_side_of_its_plane_by_platts_sigmoid() -> None:
@@ -97,7 +104,7 @@ def test_an_svm_scores_the_side_of_its_plane_by_platts_sigmoid() -> None:
     np.testing.assert_allclose(svm.score(torch.from_numpy(x)).detach(), sigmoid(x @ weight[0] + bias[0]), atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", LEARNING)
+@pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("lengths", [((1, 40, 7), (300, 1, 2)), ((3, 3), (3, 3))])
 def test_a_batch_is_its_videos_alone_whatever_their_lengths(kind: type[LearningDetector], lengths: Lengths) -> None:
     """No clip of another video, and none that does not exist, enters scores, losses or gradients."""
@@ -130,6 +137,19 @@ def test_the_scores_of_a_loss_are_the_detectors_and_have_a_gradient(kind: type[L
 
 
 @pytest.mark.parametrize("kind", LEARNING)
+def test_no_score_depends_on_the_other_videos_of_a_batch(kind: type[LearningDetector]) -> None:
+    """Whatever their lengths: what is filled in to lay videos side by side, if anything is, changes nothing."""
+    torch.manual_seed(0)
+    detector = kind(4).double().eval()
+    bags = draw_bags(((1, 40, 7), (100, 1, 7)), 4)
+    scores = detector.loss(bags)
+    for a in range(3):
+        pair = detector.loss(alone(bags, a, a))
+        torch.testing.assert_close(scores.abnormal_scores[a], pair.abnormal_scores[0])
+        torch.testing.assert_close(scores.normal_scores[a], pair.normal_scores[0])
+
+
+@pytest.mark.parametrize("kind", PLAIN)
 def test_scores_of_a_training_step_are_those_that_its_dropout_gave(kind: type[LearningDetector]) -> None:
     """XEL compares the bank with the highest of these scores; they belong to the same draw as the loss."""
     detector = kind(4).train()
@@ -142,7 +162,7 @@ def test_scores_of_a_training_step_are_those_that_its_dropout_gave(kind: type[Le
     assert not torch.equal(loss.abnormal_scores[0], detector.loss(bags).abnormal_scores[0])
 
 
-@pytest.mark.parametrize("kind", LEARNING)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_dropout_drops_the_published_share_and_keeps_the_mean(kind: type[LearningDetector]) -> None:
     torch.manual_seed(0)
     for dropout in [layer for layer in kind(4).scorer if type(layer).__name__ == "Dropout"]:

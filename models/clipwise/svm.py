@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .detector import Detector
+from ..detector import Detector
 
 
 class SVM(Detector):

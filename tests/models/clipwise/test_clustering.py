@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from xelvad.models import two_means
-from xelvad.models.clustering import centre_distance
+from xelvad.models.clipwise.clustering import centre_distance
 
-from ..helpers.numeric import Array, assert_loss_is
+from ...helpers.numeric import Array, assert_loss_is
 
 SHAPES = [(points, dims) for points in (2, 3, 25, 450) for dims in (2, 3, 512)]
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..detector import Bags, DetectorLoss, LearningDetector
 from .clustering import centre_distance, two_means
-from .detector import Bags, DetectorLoss, LearningDetector
 from .network import three_layer_scorer
 
 UNDECIDED = 0.1  # where the mean scores of two clusters lie less apart, they do not say which is abnormal

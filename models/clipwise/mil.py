@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .detector import Bags, DetectorLoss, LearningDetector, highest
+from ..detector import Bags, DetectorLoss, LearningDetector, highest
 from .network import three_layer_scorer
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .detector import Bags, DetectorLoss, LearningDetector, side_by_side
+from ..detector import Bags, DetectorLoss, LearningDetector, side_by_side
 
 NARROWEST = 512  # units of the hidden layer
 BLOCK = 2048  # clips that a training step takes through the network at once

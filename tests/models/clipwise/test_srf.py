@@ -8,9 +8,9 @@ import torch
 from sklearn.cluster import KMeans
 
 from xelvad.models import MIL, SRF, Bags, two_means
-from xelvad.models.srf import cluster_loss, farther_labels, pseudo_labels, regression_loss
+from xelvad.models.clipwise.srf import cluster_loss, farther_labels, pseudo_labels, regression_loss
 
-from ..helpers.numeric import (
+from ...helpers.numeric import (
     BATCHES,
     Array,
     Videos,

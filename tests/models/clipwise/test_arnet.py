@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from xelvad.models import ARNet, Bags, arnet
-from xelvad.models.arnet import centre_loss, dynamic_mil_loss
+from xelvad.models import ARNet, Bags
+from xelvad.models.clipwise import arnet
+from xelvad.models.clipwise.arnet import centre_loss, dynamic_mil_loss
 
-from ..helpers.numeric import (
+from ...helpers.numeric import (
     BATCHES,
     Array,
     Videos,

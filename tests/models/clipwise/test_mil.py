@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from xelvad.models import MIL, Bags
-from xelvad.models.mil import ranking_loss, smoothness, sparsity
+from xelvad.models.clipwise.mil import ranking_loss, smoothness, sparsity
 
-from ..helpers.numeric import (
+from ...helpers.numeric import (
     BATCHES,
     Array,
     Videos,

@@ -1,0 +1,1 @@
+"""Detectors that judge a clip within its video, by temporal convolution or attention; see `..context`."""
