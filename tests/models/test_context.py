@@ -3,36 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xelvad.models import XEL, Bags, DetectorLoss, HardInstanceBank, MarginSchedule, hardest
-from xelvad.models.clipwise.mil import MIL, ranking_loss
-from xelvad.models.context import ContextDetector, Windows, hardest_windows, in_groups, scorer_of_rows
+from xelvad.models import MIL, XEL, HardInstanceBank, MarginSchedule, hardest
+from xelvad.models.context import Windows, hardest_windows, in_groups, scorer_of_rows
 from xelvad.models.detector import row_of
 
-
-class Neighbours(ContextDetector):
-    """The sigmoid of a clip's first feature less the mean of its video's, disturbed by dropout while training."""
-
-    name, title, context = "neighbours", "Neighbours", 4
-
-    def __init__(self, feature_dim: int = 2) -> None:
-        super().__init__()
-        self.feature_dim = feature_dim
-        self.weight, self.dropout = nn.Parameter(torch.ones(())), nn.Dropout(0.5)
-
-    def score_videos(self, videos: Tensor) -> Tensor:
-        first = self.dropout(videos)[..., 0]
-        return (self.weight * (first - first.mean(dim=1, keepdim=True))).sigmoid()
-
-    def loss(self, bags: Bags) -> DetectorLoss:
-        (scores,) = in_groups(lambda videos: (self.score_videos(videos),), bags.clips, bags.abnormal + bags.normal)
-        abnormal, normal = bags.split(scores)
-        return DetectorLoss.of({"ranking": ranking_loss(abnormal, normal)}, abnormal, normal)
-
-
-def sigmoid_less_mean(first: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-(first - first.mean(axis=-1, keepdims=True))))
+from ..helpers.detectors import Neighbours, sigmoid_less_mean
 
 
 @pytest.mark.parametrize("lengths", [(1,), (5, 5, 5), (3, 1, 3, 9, 1)])

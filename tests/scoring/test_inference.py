@@ -12,8 +12,9 @@ from xelvad.errors import UserError
 from xelvad.models import DETECTORS, Detector
 from xelvad.pipeline.features.scaling import Scaling
 from xelvad.pipeline.features.store import PIECE_ROWS, Features, FeatureStore
-from xelvad.pipeline.scoring.inference import score_clips
+from xelvad.pipeline.scoring.inference import WHOLE, score_clips, windows
 
+from ..helpers.detectors import Neighbours, sigmoid_less_mean
 from ..helpers.features import write_features
 
 Store = Callable[[NDArray[np.float32]], Features]
@@ -98,3 +99,34 @@ def test_nan_features_name_the_file(stored: Store) -> None:
     np.save(features.path, array)
     with pytest.raises(UserError, match=r"v.mp4.npy: holds NaN"):
         score_clips(ready("mil", 5), features, Scaling("l2"))
+
+
+@pytest.mark.parametrize("crops", [(), (3,)])
+def test_a_detector_with_context_sees_a_video_whole_and_every_crop_as_a_video(
+    stored: Store, crops: tuple[int, ...]
+) -> None:
+    clips = draw(37, *crops, 2)
+    scores = score_clips(Neighbours().eval(), stored(clips), Scaling("none"))
+    first = clips[..., 0].reshape(37, -1).T  # (crops, t)
+    np.testing.assert_allclose(scores, sigmoid_less_mean(first).mean(axis=0), rtol=1e-5)
+
+
+def test_a_long_video_is_seen_in_windows_that_overlap(stored: Store) -> None:
+    clips = draw(WHOLE + 5, 2)
+    scores = score_clips(Neighbours().eval(), stored(clips), Scaling("none"))
+    expected = [
+        sigmoid_less_mean(clips[max(0, start - WHOLE // 4) : start + 3 * WHOLE // 4, 0])[min(start, WHOLE // 4) :]
+        for start in range(0, len(clips), WHOLE // 2)
+    ]
+    np.testing.assert_allclose(scores, np.concatenate([each[: WHOLE // 2] for each in expected]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("clips", [1, 7, 8, 9, 12, 13, 100])
+def test_windows_score_every_clip_once_and_look_at_no_more_than_they_may(clips: int) -> None:
+    found = list(windows(clips, whole=8))
+    assert [clip for start, stop, _ in found for clip in range(start, stop)] == list(range(clips))
+    for start, stop, seen in found:
+        assert seen.start <= max(0, start - 2) or clips <= 8
+        assert 0 <= seen.start <= start < stop <= seen.stop <= clips
+        assert seen.stop - seen.start <= 8
+        assert seen.stop >= min(clips, stop + 2)
