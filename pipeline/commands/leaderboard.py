@@ -16,10 +16,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_class_arguments(DatasetChoice)
     parser.add_argument("--features", type=Path, required=True, help="folder that `xelvad extract` filled")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the tables and the figures")
-    parser.add_class_arguments(LeaderboardConfig, skip={"detectors", "beside"})
+    parser.add_class_arguments(LeaderboardConfig, skip={"detectors", "beside", "across"})
     parser.add_argument("--detectors", type=str, nargs="+", default=[], help="names (default: all that there are)")
     others = "folders of finished leaderboards of other data sets: ranks over all of them"
     parser.add_argument("--beside", type=Path, nargs="+", default=[], help=others)
+    across = (
+        "also test the trainings on the videos of those beside, and theirs on these: what is lost by going elsewhere"
+    )
+    parser.add_argument("--across", action="store_true", help=across)
 
 
 def run(arguments: Namespace) -> int:

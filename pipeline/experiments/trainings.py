@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -143,7 +143,7 @@ def at_once(
     Args:
         work: a function at the top of a module; what it does must be kept on disk, so that it can go on.
         tasks: and their results can be pickled.
-        workers: processes.
+        workers: processes; a single one is this one.
         report: is told how far it is.
         unit: what a task is called.
 
@@ -154,20 +154,25 @@ def at_once(
         UserError: as ``work``, of the first task that fails; those under way are finished, no other is begun. Or a
             process was killed.
     """
-    results: dict[int, Result] = {}
     began = time.monotonic()
+
+    def told(done: int) -> None:
+        report.say(f"{done} of {len(tasks)} {unit}, {time.monotonic() - began:.0f} s")
+
+    if workers == 1:
+        results = []
+        for task in tasks:
+            results.append(on_one_thread(work, task))
+            told(len(results))
+        return results
     # Started anew: a fork of a process that has computed would wait for threads that it does not have.
     with ProcessPoolExecutor(min(workers, len(tasks)) or 1, mp_context=get_context("spawn")) as pool:
-        futures: dict[Future[Result | _Refused], int] = {
-            pool.submit(_alone, work, task): number for number, task in enumerate(tasks)
-        }
+        futures = [pool.submit(_answer, work, task) for task in tasks]
         try:
-            for future in as_completed(futures):
-                found = future.result()
-                if isinstance(found, _Refused):
+            for done, future in enumerate(as_completed(futures), start=1):
+                if isinstance(found := future.result(), _Refused):
                     raise UserError(found.message)
-                results[futures[future]] = found
-                report.say(f"{len(results)} of {len(tasks)} {unit}, {time.monotonic() - began:.0f} s")
+                told(done)
         except BrokenProcessPool as error:
             raise UserError(
                 f"a process with one of the {unit} was killed, perhaps for want of memory; what was finished is kept: "
@@ -175,7 +180,19 @@ def at_once(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return [results[number] for number in range(len(tasks))]
+    return [found for future in futures if not isinstance(found := future.result(), _Refused)]
+
+
+def on_one_thread(work: Callable[[Task], Result], task: Task) -> Result:
+    """What some work gives, done by one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return work(task)
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -185,11 +202,8 @@ class _Refused:
     message: str
 
 
-def _alone(work: Callable[[Task], Result], task: Task) -> Result | _Refused:
-    import torch
-
-    torch.set_num_threads(1)
+def _answer(work: Callable[[Task], Result], task: Task) -> Result | _Refused:
     try:
-        return work(task)
+        return on_one_thread(work, task)
     except UserError as error:
         return _Refused(str(error))
