@@ -26,7 +26,7 @@ from ...scoring.runs import Run, is_run, load_run, seed_folder, title_of
 from ...scoring.scoring import FrameScores, score_features
 from ...support.progress import SILENT, Report
 from ...training.config import TrainingConfig
-from ...training.recipes import GENERAL, load_recipe
+from ...training.recipes import detector_recipe, load_recipe
 from ..trainings import RUNS, Training, at_once, check_test_videos, claim, folds_of, train_once
 from .config import LeaderboardConfig
 
@@ -398,7 +398,7 @@ def _folds(labels: DatasetChoice, config: LeaderboardConfig) -> list[str]:
 
 
 def _settings(entry: Entry, config: LeaderboardConfig) -> TrainingConfig:
-    recipe = load_recipe(f"{GENERAL}/{entry.detector}")
+    recipe = replace(load_recipe(detector_recipe(entry.detector)), detector=entry.detector)
     given = {name: getattr(config, name) for name in ("iterations", "extractor")}
     xel = replace(recipe.xel, mode="epoch" if entry.xel else "off")
     settings = replace(recipe, xel=xel, validation=config.validation, follow_test=False)
