@@ -51,7 +51,8 @@ from xelvad.pipeline.training import checkpoints, train as training
 
 torch.set_num_threads(1)
 checkpoints.SECONDS = 3
-PLACES = {"step": ([kind for kind in DETECTORS.values() if issubclass(kind, LearningDetector)], "loss"), "fsync": ([os], "fsync"), "result": ([runs], "write_text")}
+LEARNING = [kind for kind in DETECTORS.values() if issubclass(kind, LearningDetector)]
+PLACES = {"step": (LEARNING, "loss"), "fsync": ([os], "fsync"), "result": ([runs], "write_text")}
 
 
 def kill_at(place, call):
