@@ -174,9 +174,14 @@ def test_dropout_drops_the_published_share_and_keeps_the_mean(kind: type[Learnin
 
 @pytest.mark.parametrize("kind", LEARNING)
 def test_every_parameter_learns(kind: type[LearningDetector]) -> None:
+    """At the second step: what lies in front of a layer that begins at zero has a gradient once that has moved."""
     torch.manual_seed(0)
     detector = kind(4).train()
     bags = draw_bags(((9, 3), (9, 4)), 4)
-    detector.loss(Bags(bags.clips.float(), bags.abnormal, bags.normal)).total.backward()
+    optimiser = torch.optim.Adam(detector.parameters())
+    for _ in range(2):
+        optimiser.zero_grad()
+        detector.loss(Bags(bags.clips.float(), bags.abnormal, bags.normal)).total.backward()
+        optimiser.step()
     moved: list[Tensor | None] = [parameter.grad for parameter in detector.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() and gradient.any() for gradient in moved)
