@@ -7,6 +7,7 @@ from .clipwise.mil import MIL
 from .clipwise.srf import SRF
 from .clipwise.svm import SVM
 from .contextual.rtfm import RTFM
+from .contextual.urdmu import URDMU
 from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
 from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 
@@ -16,6 +17,7 @@ __all__ = [
     "RTFM",
     "SRF",
     "SVM",
+    "URDMU",
     "XEL",
     "ARNet",
     "Bags",
@@ -32,4 +34,14 @@ __all__ = [
 ]
 
 # A detector that stands here is known everywhere, by its name and its title.
-DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (MIL, SRF, ARNet, RTFM, SVM)}
+DETECTORS: dict[str, type[Detector]] = {
+    kind.name: kind
+    for kind in (
+        MIL,
+        SRF,
+        ARNet,
+        RTFM,
+        URDMU,
+        SVM,
+    )
+}
