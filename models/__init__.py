@@ -4,6 +4,7 @@ from .bank import HardInstanceBank
 from .clipwise.arnet import ARNet
 from .clipwise.clustering import two_means
 from .clipwise.mil import MIL
+from .clipwise.ngmil import NGMIL
 from .clipwise.srf import SRF
 from .clipwise.svm import SVM
 from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
@@ -12,6 +13,7 @@ from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 __all__ = [
     "DETECTORS",
     "MIL",
+    "NGMIL",
     "SRF",
     "SVM",
     "XEL",
@@ -30,4 +32,4 @@ __all__ = [
 ]
 
 # A detector that stands here is known everywhere, by its name and its title.
-DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (MIL, SRF, ARNet, SVM)}
+DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (MIL, SRF, ARNet, NGMIL, SVM)}
