@@ -4,6 +4,7 @@ from .bank import HardInstanceBank
 from .clipwise.arnet import ARNet
 from .clipwise.clustering import two_means
 from .clipwise.mil import MIL
+from .clipwise.ngmil import NGMIL
 from .clipwise.srf import SRF
 from .clipwise.svm import SVM
 from .contextual.rtfm import RTFM
@@ -14,6 +15,7 @@ from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 __all__ = [
     "DETECTORS",
     "MIL",
+    "NGMIL",
     "RTFM",
     "SRF",
     "SVM",
@@ -41,6 +43,7 @@ DETECTORS: dict[str, type[Detector]] = {
         SRF,
         ARNet,
         RTFM,
+        NGMIL,
         URDMU,
         SVM,
     )
