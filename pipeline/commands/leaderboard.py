@@ -28,10 +28,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..datasets import DatasetChoice
-    from ..experiments.leaderboard.board import exchange, make_board, read_board
+    from ..experiments.leaderboard.board import exchange, make_board
     from ..experiments.leaderboard.config import LeaderboardConfig
     from ..experiments.leaderboard.page import ranks_of, tables_of, write_tables
     from ..experiments.leaderboard.plot import draw_ranks, draw_speed
+    from ..experiments.leaderboard.records import read_board
     from ..reports.plots import EXTRA, figures_available
     from ..support.progress import CONSOLE
 

@@ -15,8 +15,9 @@ from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import read_manifest
 from xelvad.pipeline.evaluation.evaluation import evaluate
 from xelvad.pipeline.experiments.leaderboard import board as boards
-from xelvad.pipeline.experiments.leaderboard.board import Board, Entry, Standing, Trial, entries_of, read_board
+from xelvad.pipeline.experiments.leaderboard.board import entries_of
 from xelvad.pipeline.experiments.leaderboard.page import across_table, ranks_of, standings_table, tables_of, xel_table
+from xelvad.pipeline.experiments.leaderboard.records import Board, Entry, Standing, Trial, read_board
 from xelvad.pipeline.experiments.leaderboard.statistics import Ranks, holm, indistinguishable, paired_test, rank
 from xelvad.pipeline.scoring.runs import load_run
 

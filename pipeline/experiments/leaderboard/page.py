@@ -14,7 +14,7 @@ from ...reports.paper_tables import escape_markdown
 from ...reports.tables import NONE, ResultTable, per_cent, points
 from ...scoring.config import FAR_TARGET
 from ...scoring.runs import in_words
-from .board import Board, Standing
+from .records import Board, Standing
 from .statistics import PairedTest, Ranks, holm, paired_test, rank
 
 SHARES = {

@@ -8,7 +8,7 @@ from typing import Any
 from ...evaluation.resampling import over_seeds
 from ...reports.plots import COLUMN, ERROR_BAR, GUIDE, PAGE, PALETTE, drawing
 from ...scoring.runs import title_of
-from .board import Board, Standing
+from .records import Board, Standing
 from .statistics import Ranks, indistinguishable
 
 MARGIN = 0.3  # of the scale of ranks, on either side of it
