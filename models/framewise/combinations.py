@@ -100,7 +100,7 @@ def learn_combinations(
 
     Source: Lu et al., ICCV 2013, Eq. 7–12 and Algorithm 1.
     """
-    learned = []
+    learned: list[Tensor] = []
     while len(features) and len(learned) < most:
         chosen = torch.ones(len(features), dtype=torch.bool, device=features.device)  # (N,), γ
         for _ in range(MOST_ROUNDS):
