@@ -21,7 +21,7 @@ from .detector import FramewiseDetector
 
 LENGTH = 10  # T, frames of a stack
 STRIDES = (1, 2, 3)  # frames from one of a stack to the next, in training
-POOL = 2
+POOL = (2, 2)
 
 
 def draw_stacks(pictures: Tensor, count: int) -> Tensor:
