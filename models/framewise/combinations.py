@@ -100,7 +100,7 @@ def learn_combinations(
 
     Source: Lu et al., ICCV 2013, Eq. 7–12 and Algorithm 1.
     """
-    learned = []
+    learned: list[Tensor] = []
     while len(features) and len(learned) < most:
         chosen = torch.ones(len(features), dtype=torch.bool, device=features.device)  # (N,), γ
         for _ in range(MOST_ROUNDS):
@@ -209,12 +209,16 @@ class SparseCombinations(FramewiseDetector):
 
     def _changes(self, frames: Tensor, step: int) -> Tensor:
         """What changes from frame to frame in each patch: uint8 ``(n, H, W)`` to ``(n − 1, places, 100)``."""
-        groups = [group[:, None].to(self.components) / 255 for group in frames.split(GROUP)]  # each (8, 1, H, W)
         changes = []
-        for scale in self.scales:
-            pictures = torch.cat([blurred(F.adaptive_avg_pool2d(group, scale)) for group in groups])  # (n, 1, h, w)
+        for groups in zip(*(self._pictures(group) for group in frames.split(GROUP)), strict=True):
+            pictures = torch.cat(groups)  # (n, 1, h, w), of one size
             changes.append(patches((pictures[1:] - pictures[:-1]).abs(), step))
         return torch.cat(changes, dim=1)
+
+    def _pictures(self, frames: Tensor) -> list[Tensor]:
+        """Frames in all sizes, blurred: uint8 ``(8, H, W)`` to ``(8, 1, h, w)`` each, in [0, 1]."""
+        pictures = frames[:, None].to(self.components) / 255
+        return [blurred(F.adaptive_avg_pool2d(pictures, scale)) for scale in self.scales]
 
     def _compressed(self, cubes: Tensor) -> Tensor:
         """``(N, 500) -> (N, 100)`` of unit length. As in the published code, the mean is not taken off."""

@@ -1,4 +1,4 @@
-"""Drawn grey videos: squares that move slowly across a noisy ground, and in some frames something that does not."""
+"""Drawn grey videos: squares that move slowly across a noisy ground, and in some frames one of them fast."""
 
 import numpy as np
 import torch
@@ -9,15 +9,16 @@ EDGE = 14  # of a square, pixels
 SLOW, FAST = 1.5, 6.0  # pixels from frame to frame
 
 
-def walk(rng: np.random.Generator, frames: int, size: tuple[int, int], speed: float) -> list[tuple[int, int]]:
-    """Where the upper left corner of something is that moves straight on, and back from the borders."""
+def walk(rng: np.random.Generator, speeds: list[float], size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Where the upper left corner of a square is that moves straight on, and back from the borders."""
     room = np.array(size) - EDGE
     place, angle = rng.uniform(0, room), rng.uniform(0, 2 * np.pi)
-    step = speed * np.array([np.sin(angle), np.cos(angle)])
+    direction = np.array([np.sin(angle), np.cos(angle)])
     corners = []
-    for _ in range(frames):
-        step = np.where((place + step < 0) | (place + step > room), -step, step)
-        place = place + step
+    for speed in speeds:
+        step = speed * direction
+        direction = np.where((place + step < 0) | (place + step > room), -direction, direction)
+        place = place + speed * direction
         corners.append(tuple(place.round().astype(int)))
     return corners
 
@@ -25,16 +26,15 @@ def walk(rng: np.random.Generator, frames: int, size: tuple[int, int], speed: fl
 def draw_video(
     seed: int, frames: int, odd: tuple[int, int] = (0, 0), size: tuple[int, int] = (120, 160), squares: int = 3
 ) -> Tensor:
-    """Uint8 ``(frames, H, W)``; from and until the frames ``odd`` one more square, four times as fast as the others."""
+    """Uint8 ``(frames, H, W)``; from and until the frames ``odd`` one of the squares is four times as fast."""
     rng = np.random.default_rng(seed)
     video = rng.normal(60, 1.5, size=(frames, *size))
+    speeds = [SLOW] * frames
     for number in range(squares):
-        for t, (y, x) in enumerate(walk(rng, frames, size, SLOW)):
+        if number == squares - 1:
+            speeds[slice(*odd)] = [FAST] * (odd[1] - odd[0])
+        for t, (y, x) in enumerate(walk(rng, speeds, size)):
             video[t, y : y + EDGE, x : x + EDGE] = 150 + 30 * number
-    fast = walk(rng, frames, size, FAST)
-    for t in range(*odd):
-        y, x = fast[t]
-        video[t, y : y + EDGE, x : x + EDGE] = 180
     return torch.from_numpy(video.clip(0, 255).astype(np.uint8))
 
 

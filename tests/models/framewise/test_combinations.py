@@ -23,7 +23,7 @@ from ...helpers.drawings import draw_video, frame_auc
 
 Array = NDArray[np.float64]
 
-ODD = (50, 80)
+ODD = (40, 65)
 
 
 def random_video(frames: int, size: tuple[int, int], seed: int = 0) -> Tensor:
@@ -325,15 +325,13 @@ def test_what_was_learned_is_loaded_into_a_new_detector(learned: SparseCombinati
 
 
 def test_something_fast_is_found_among_slow_squares(learned: SparseCombinations) -> None:
-    videos = [draw_video(seed, 120, ODD) for seed in range(100, 105)]
+    videos = [draw_video(seed, 100, ODD) for seed in range(100, 104)]
     assert frame_auc([learned.frame_errors(video) for video in videos], ODD) > 0.9
     assert frame_auc([SparseCombinations().frame_errors(video) for video in videos], ODD) < 0.9, "unlearned it is not"
 
 
 def test_of_the_frames_of_other_normal_videos_few_score_above_a_half(learned: SparseCombinations) -> None:
-    learned.calibrate(torch.cat([learned.frame_errors(draw_video(seed, 120)) for seed in range(20, 25)]))
-    normal, odd = (
-        torch.cat([learned.score(learned.frame_errors(draw_video(seed, 120, frames))) for seed in range(100, 105)])
-        for frames in ((0, 0), ODD)
-    )
-    assert (normal > 0.5).float().mean() < 0.05 < (odd > 0.5).float().mean()
+    learned.calibrate(torch.cat([learned.frame_errors(draw_video(seed, 100)) for seed in range(20, 24)]))
+    scores = torch.cat([learned.score(learned.frame_errors(draw_video(seed, 100))) for seed in range(30, 34)])
+    assert (scores > 0.5).float().mean() < 0.05
+    assert scores.median().item() == pytest.approx(0.25, abs=0.02)
