@@ -5,9 +5,9 @@ Zhou, Yu & Yang, "Dual Memory Units with Uncertainty Regulation for Weakly Super
 told by how much it resembles the entries of both. What the normal memory recalls is a Gaussian rather than a point, so
 that harmless changes of the scene stay within it.
 
-Sections are the paper's. Loss terms are those of the code, which differ from the paper's text in two places, told at
-`local_weights` and `divergence`. The code pairs the videos of a batch by chance; here a term of two videos is the mean
-over all pairs, its expectation, which needs no equal numbers of both kinds.
+Sections are the paper's, what enters each loss is the code's, but for two slips of the code that are told at
+`divergence` and at `attention.local_weights`. The code pairs the videos of a batch by chance; here a term of two videos
+is the mean over all pairs, its expectation, which needs no equal numbers of both kinds.
 """
 
 from __future__ import annotations
