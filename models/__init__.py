@@ -7,12 +7,14 @@ from .clipwise.mil import MIL
 from .clipwise.ngmil import NGMIL
 from .clipwise.srf import SRF
 from .clipwise.svm import SVM
+from .contextual.claws import CLAWS
 from .contextual.rtfm import RTFM
 from .contextual.urdmu import URDMU
 from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
 from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 
 __all__ = [
+    "CLAWS",
     "DETECTORS",
     "MIL",
     "NGMIL",
@@ -42,6 +44,7 @@ DETECTORS: dict[str, type[Detector]] = {
         MIL,
         SRF,
         ARNet,
+        CLAWS,
         RTFM,
         NGMIL,
         URDMU,
