@@ -8,6 +8,7 @@ from .clipwise.ngmil import NGMIL
 from .clipwise.srf import SRF
 from .clipwise.svm import SVM
 from .contextual.bnwvad import BNWVAD
+from .contextual.claws import CLAWS
 from .contextual.rtfm import RTFM
 from .contextual.urdmu import URDMU
 from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
@@ -15,6 +16,7 @@ from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 
 __all__ = [
     "BNWVAD",
+    "CLAWS",
     "DETECTORS",
     "MIL",
     "NGMIL",
@@ -44,6 +46,7 @@ DETECTORS: dict[str, type[Detector]] = {
         MIL,
         SRF,
         ARNet,
+        CLAWS,
         RTFM,
         NGMIL,
         URDMU,
