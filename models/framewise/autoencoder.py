@@ -70,7 +70,7 @@ class ConvAutoencoder(FramewiseDetector):
         >>> detector.loss(draw_stacks(detector.prepare(video), 2)).backward()
     """
 
-    name, title = "conv-ae", "Conv-AE"
+    name, title = "conv-ae", "Hasan et al."
     before, behind = LENGTH - 1, LENGTH  # the stack that ends with the last frame is not to reach the frame
     size: ClassVar[int] = 227
     widths: ClassVar[tuple[int, int, int]] = (512, 256, 128)

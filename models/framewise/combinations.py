@@ -142,7 +142,7 @@ class SparseCombinations(FramewiseDetector):
         torch.Size([40])
     """
 
-    name, title = "sparse-combinations", "Sparse combinations"
+    name, title = "sparse-combinations", "Lu et al."
     before = 2 * HALF  # a frame's cubes begin two changes before it, and those of the frames averaged with it
     behind = 2 * HALF + 1  # the change from a frame is to the next
     grid = GROUP

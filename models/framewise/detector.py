@@ -1,18 +1,20 @@
 """What every frame-by-frame detector is: it learns normal videos, and a frame's error says how badly it fits them.
 
 Nothing here knows labels or clips: grey pictures go in, one error for every frame comes out. Two monotone maps make a
-score of it: `FramewiseDetector.score` compares an error with those of normal videos and needs no other frame, which is
-what cameras need; `irregularity` compares it with all others of its video, as papers do.
+score of it: `FramewiseDetector.scores_of` compares an error with those of normal videos and needs no other frame, which
+is what cameras need; `irregularity` compares it with all others of its video, as papers do.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..detector import Detector
 
 TYPICAL, RARE = 0.5, 0.99  # quantiles of the errors of normal frames that scores are measured by
 
@@ -26,7 +28,7 @@ def irregularity(errors: Tensor) -> Tensor:
     return (errors - errors.min()) / errors.max().clamp(min=torch.finfo(errors.dtype).tiny)
 
 
-class FramewiseDetector(nn.Module, ABC):
+class FramewiseDetector(Detector):
     """Base of the frame-by-frame detectors. All that is learned lies in parameters and buffers of fixed shapes.
 
     A frame's error is the same to the bit in a whole video and in any part of it that begins at a multiple of `grid`
@@ -34,16 +36,13 @@ class FramewiseDetector(nn.Module, ABC):
     the same shapes, however many come along with it.
 
     Attributes:
-        name: what users call it, in commands and files.
-        title: what papers call it.
         before: how many frames before it a frame's error depends on.
         behind: how many frames behind it a frame's error depends on, which is also the delay of a camera's scores.
         grid: frames of which parts of a video that are looked at begin at multiples.
         levels: ``(2,)``, the median and the 99 % quantile of the errors of normal frames, from `calibrate`.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    feature_dim = 1  # to all that follows, its error is the feature of a frame
     before: ClassVar[int]
     behind: ClassVar[int]
     grid: int = 1
@@ -87,7 +86,11 @@ class FramewiseDetector(nn.Module, ABC):
         for place, quantile in enumerate((TYPICAL, RARE)):
             self.levels[place] = ordered[round(quantile * (len(ordered) - 1))]
 
-    def score(self, errors: Tensor) -> Tensor:
+    def score(self, features: Tensor) -> Tensor:
+        """Frames' errors as features, ``(…, 1)``, to scores ``(…)`` in [0, 1]: see `scores_of`."""
+        return self.scores_of(features.squeeze(-1))
+
+    def scores_of(self, errors: Tensor) -> Tensor:
         """Errors ``(…)`` to scores ``(…)`` in [0, 1], one by one: a strictly rising function of the error.
 
         ``½ (1 + z / (1 + |z|))`` with ``z`` the distance from the 99 % quantile of normal frames, in units of the

@@ -214,7 +214,7 @@ def test_what_was_learned_is_loaded_into_a_new_detector() -> None:
     detector, loaded, video = small_detector(), Small(), random_video(12)
     detector.calibrate(detector.frame_errors(video))
     loaded.load_state_dict(detector.state_dict(), strict=True)
-    assert torch.equal(loaded.score(loaded.frame_errors(video)), detector.score(detector.frame_errors(video)))
+    assert torch.equal(loaded.scores_of(loaded.frame_errors(video)), detector.scores_of(detector.frame_errors(video)))
     assert loaded.observed == 20
 
 

@@ -332,6 +332,6 @@ def test_something_fast_is_found_among_slow_squares(learned: SparseCombinations)
 
 def test_of_the_frames_of_other_normal_videos_few_score_above_a_half(learned: SparseCombinations) -> None:
     learned.calibrate(torch.cat([learned.frame_errors(draw_video(seed, 100)) for seed in range(20, 24)]))
-    scores = torch.cat([learned.score(learned.frame_errors(draw_video(seed, 100))) for seed in range(30, 34)])
+    scores = torch.cat([learned.scores_of(learned.frame_errors(draw_video(seed, 100))) for seed in range(30, 34)])
     assert (scores > 0.5).float().mean() < 0.05
     assert scores.median().item() == pytest.approx(0.25, abs=0.02)

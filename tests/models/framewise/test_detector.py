@@ -67,14 +67,14 @@ def test_a_median_normal_frame_scores_a_quarter_and_one_in_a_hundred_more_than_a
     normal = torch.from_numpy(np.random.default_rng(0).gamma(2, size=1001)).float()
     detector.calibrate(normal)
     assert detector.levels.tolist() == pytest.approx(np.quantile(normal.numpy(), [0.5, 0.99]), rel=1e-6)
-    assert detector.score(detector.levels).tolist() == pytest.approx([0.25, 0.5])
-    assert (detector.score(normal) > 0.5).float().mean().item() == pytest.approx(0.01, abs=1e-3)
+    assert detector.scores_of(detector.levels).tolist() == pytest.approx([0.25, 0.5])
+    assert (detector.scores_of(normal) > 0.5).float().mean().item() == pytest.approx(0.01, abs=1e-3)
 
 
 def test_scores_rise_with_the_errors_and_stay_within_zero_and_one() -> None:
     detector = Surroundings()
     detector.calibrate(torch.tensor([1.0, 2.0, 4.0]))
-    scores = detector.score(torch.tensor([0.0, 1.0, 2.0, 4.0, 5.0, 40.0, 400.0, 4000.0]))
+    scores = detector.scores_of(torch.tensor([0.0, 1.0, 2.0, 4.0, 5.0, 40.0, 400.0, 4000.0]))
     assert bool((scores.diff() > 0).all()), "also where a logistic function has long been 1"
     assert scores[0] >= 0
     assert scores[-1] <= 1
@@ -83,7 +83,7 @@ def test_scores_rise_with_the_errors_and_stay_within_zero_and_one() -> None:
 def test_where_nothing_moved_in_normal_videos_every_error_is_large() -> None:
     detector = Surroundings()
     detector.calibrate(torch.zeros(100))
-    scores = detector.score(torch.tensor([0.0, 0.01]))
+    scores = detector.scores_of(torch.tensor([0.0, 0.01]))
     assert scores.tolist() == pytest.approx([0.5, 1.0], abs=1e-3)
 
 
