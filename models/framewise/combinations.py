@@ -98,7 +98,7 @@ def learn_combinations(
         basis: s, vectors of a combination.
         most: K at most.
 
-    Source: Lu et al., ICCV 2013, Eq. 7–12 and Algorithm 1.
+    Source: Lu et al., ICCV 2013, Algorithm 1.
     """
     learned: list[Tensor] = []
     while len(features) and len(learned) < most:
