@@ -143,6 +143,7 @@ class SparseCombinations(FramewiseDetector):
     """
 
     name, title = "sparse-combinations", "Lu et al."
+    numbers = 1e5
     before = 2 * HALF  # a frame's cubes begin two changes before it, and those of the frames averaged with it
     behind = 2 * HALF + 1  # the change from a frame is to the next
     grid = GROUP

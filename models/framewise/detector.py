@@ -36,6 +36,7 @@ class FramewiseDetector(Detector):
     the same shapes, however many come along with it.
 
     Attributes:
+        numbers: that one of its operations looks at, about; where these are few, a single thread is faster.
         before: how many frames before it a frame's error depends on.
         behind: how many frames behind it a frame's error depends on, which is also the delay of a camera's scores.
         grid: frames of which parts of a video that are looked at begin at multiples.
@@ -43,6 +44,7 @@ class FramewiseDetector(Detector):
     """
 
     feature_dim = 1  # to all that follows, its error is the feature of a frame
+    numbers: ClassVar[float] = 1e7
     before: ClassVar[int]
     behind: ClassVar[int]
     grid: int = 1

@@ -21,6 +21,7 @@ from ..features.extraction import ExtractionResult
 from ..features.quarantine import Place, Task, clear
 from ..features.sidecar import Sidecar, Timeline
 from ..support.progress import SILENT, Progress, Report
+from ..support.threads import few_threads
 from ..videos.clips import Clipping
 from ..videos.probe import VideoError
 from ..videos.sources import VideoSource
@@ -74,7 +75,11 @@ def write_errors(
             waiting.append(task)
         else:
             result.count(task)
-    with Decoder() as decoder, report.progress("looking at", len(waiting), "frames") as progress:
+    with (
+        few_threads(detector.numbers),
+        Decoder() as decoder,
+        report.progress("looking at", len(waiting), "frames") as progress,
+    ):
         passed = 0  # tasks in a row that another process works on
         while waiting:
             task = waiting.popleft()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..support.progress import SILENT, Report
+from ..support.threads import few_threads
 from ..videos.probe import VideoError
 from ..videos.sources import VideoSource
 from ..videos.worker import Decoder
@@ -53,7 +54,7 @@ def learn(
     from ...models.framewise.autoencoder import ConvAutoencoder
     from ...models.framewise.combinations import SparseCombinations
 
-    with Decoder() as decoder, torch.random.fork_rng():
+    with Decoder() as decoder, torch.random.fork_rng(), few_threads(detector.numbers):
         torch.manual_seed(seed)
         if isinstance(detector, SparseCombinations):
             _learn_combinations(detector, sources, decoder, report)
