@@ -6,6 +6,7 @@ from .clipwise.clustering import two_means
 from .clipwise.mil import MIL
 from .clipwise.srf import SRF
 from .clipwise.svm import SVM
+from .clipwise.zhong import GCNCleaner
 from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
 from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 
@@ -19,6 +20,7 @@ __all__ = [
     "Bags",
     "Detector",
     "DetectorLoss",
+    "GCNCleaner",
     "HardInstanceBank",
     "LearningDetector",
     "MarginSchedule",
@@ -30,4 +32,4 @@ __all__ = [
 ]
 
 # A detector that stands here is known everywhere, by its name and its title.
-DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (MIL, SRF, ARNet, SVM)}
+DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (MIL, SRF, ARNet, GCNCleaner, SVM)}

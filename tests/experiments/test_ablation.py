@@ -313,7 +313,7 @@ def test_folds_that_cannot_be_folders(tmp_path: Path, fold: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--detectors", "mil", "wizard"], "no detector 'wizard'; known: ar-net, mil, srf, svm"),
+        (["--detectors", "mil", "wizard"], "no detector 'wizard'; known: ar-net, gcn-cleaner, mil, srf, svm"),
         (["--detectors", "mil", "svm"], "svm is fitted in one go"),
         (["--detectors", "mil+xel"], "no detector 'mil+xel'"),
         (["--recipes", "avenue"], "no recipes 'avenue'; known: general, shanghaitech, ucf-crime"),

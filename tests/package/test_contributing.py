@@ -69,7 +69,7 @@ def test_a_detector_that_is_not_there_is_refused_by_name(tmp_path: Path, capsys:
     manifest, features = write_dataset(tmp_path)
     arguments = ["--manifest", str(manifest), "--features", str(features), "--out", str(tmp_path / "run")]
     assert main(["train", *arguments, "--detector", "logistic"]) == 2
-    assert "there is no detector 'logistic'; known: ar-net, mil, srf, svm" in capsys.readouterr().err
+    assert "there is no detector 'logistic'; known: ar-net, gcn-cleaner, mil, srf, svm" in capsys.readouterr().err
 
 
 def test_a_new_data_set_is_an_option_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
