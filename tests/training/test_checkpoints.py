@@ -26,7 +26,7 @@ from ..helpers.features import write_dataset
 
 TRAININGS = {
     f"{detector}-{mode}": ["--detector", detector, "--xel", mode, "--until-learned", "false"]
-    for detector in ("mil", "srf", "ar-net")
+    for detector in ("mil", "srf", "ar-net", "gcn-cleaner")
     for mode in ("off", "epoch", "batch")
 } | {"mil-until-learned": ["--detector", "mil", "--xel", "epoch", "--learning-rate", "1e-5"]}
 QUICK = ["--iterations", "14", "--batch", "2", "--evaluations", "7"]
@@ -39,12 +39,12 @@ import torch
 import torch._dynamo  # which the first optimiser would import, in every child anew
 from xelvad.pipeline import cli
 from xelvad.pipeline.scoring import runs
-from xelvad.models import MIL, SRF, ARNet
+from xelvad.models import MIL, SRF, ARNet, GCNCleaner
 from xelvad.pipeline.training import checkpoints, train as training
 
 torch.set_num_threads(1)
 checkpoints.SECONDS = 3
-PLACES = {"step": ([MIL, SRF, ARNet], "loss"), "fsync": ([os], "fsync"), "result": ([runs], "write_text")}
+PLACES = {"step": ([MIL, SRF, ARNet, GCNCleaner], "loss"), "fsync": ([os], "fsync"), "result": ([runs], "write_text")}
 
 
 def kill_at(place, call):
