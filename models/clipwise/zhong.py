@@ -6,18 +6,20 @@ from the clips that the classifier is sure of, and carries their labels to the c
 the classifier then learns from what it says. Only the classifier scores.
 
 The published classifier is C3D or TSN, trained end to end; on features, `three_layer_scorer` stands for it, as in MIL
-and SRF, so that it is the labels that make the difference. Three more things are not as published:
+and SRF, so that it is the labels that make the difference. Five more things are not as published:
 
 - The two are trained *at once*, each with targets of the other that have no gradient, and not in turns of thousands of
   steps; only the first turn, with the labels of the videos, is left. In the cleaner's turns XEL would train the
   classifier without its own loss, and how many turns a training has room for is not known to a detector.
 - A classifier is sure of a clip if its score hardly varies. Published is the variance over ten crops; features have no
   crops, so here it is that over dropout (Gal & Ghahramani, "Dropout as a Bayesian Approximation", ICML 2016), for which
-  there is a formula (Wang & Manning, "Fast dropout training", ICML 2013). It is that of scores; the published code has
-  that of logits, which over dropout grows with the activations: hardly an abnormal clip would ever be certain.
+  there is a formula (Wang & Manning, "Fast dropout training", ICML 2013). It is that of scores, which is what
+  the cleaner is then told; the published code has that of logits.
 - What the cleaner has said of a clip over the epochs is remembered as the mean of its weights, not of its outputs
   (Tarvainen & Valpola, "Mean teachers are better role models", NIPS 2017): a loss does not know which videos it sees.
 - A graph holds all clips of a video, not only those near a clip that is certain.
+- The cleaner is told that all clips of a normal video are normal. In the published code it is told what the classifier
+  says of them, and, where the graph holds a part of the video, of other clips than those.
 """
 
 from __future__ import annotations
