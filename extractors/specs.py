@@ -25,6 +25,7 @@ SWIN = Pictures(256, 224, *_IMAGENET, antialias=False, rounding="torchvision")
 MVIT = Pictures(256, 224, *_GREY, antialias=False, rounding="torchvision")
 C3D = Pictures((128, 171), 112, (90.25, 97.66, 101.41), (1.0, 1.0, 1.0), order="BGR")
 C3D_XEL = Pictures((128, 171), 112, (104.0, 117.0, 128.0), (1.0, 1.0, 1.0))
+TSN = Pictures((256, 340), 224, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), order="BGR", antialias=False)  # OpenCV's
 
 
 def _c3d(name: str, note: str, shown: Pictures) -> ExtractorSpec:
@@ -93,6 +94,14 @@ EXTRACTORS: dict[str, ExtractorSpec] = {
         _c3d("c3d-xel", ", shown as by the authors of XEL", C3D_XEL),
         _r50("i3d-r50", "", R50),
         _r50("i3d-r50-10crop", ", 10 crops", replace(R50, crops=10)),
+        ExtractorSpec(
+            name="tsn-rgb",
+            description="TSN, RGB, BN-Inception, Kinetics-400 (Wang et al., ECCV 2016), mean over frames",
+            module=".tsn",
+            feature_dim=1024,
+            preprocessing=TSN,
+            default_weights="tsn-rgb-kinetics400",
+        ),
         _torchvision("r3d-18", "r3d_18", 512, "R3D-18 (Tran et al., CVPR 2018)", SMALL),
         _torchvision("mc3-18", "mc3_18", 512, "MC3-18 (Tran et al., CVPR 2018)", SMALL),
         _torchvision("r2plus1d-18", "r2plus1d_18", 512, "R(2+1)D-18 (Tran et al., CVPR 2018)", SMALL),

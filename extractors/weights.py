@@ -115,6 +115,16 @@ CATALOGUE: dict[str, KnownWeights] = {
             licence="Apache-2.0 (pytorchvideo)",
             origin=ByHand("https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth"),
         ),
+        KnownWeights(
+            name="tsn-rgb-kinetics400",
+            extractors=("tsn-rgb",),
+            description="TSN, RGB, BN-Inception, ImageNet then Kinetics-400; by its authors",
+            licence="BSD-3-Clause (github.com/yjxiong/action-detection)",
+            origin=Download(
+                "https://yjxiong.blob.core.windows.net/ssn-models/bninception_rgb_kinetics_init-d4ee618d3399.pth",
+                "d4ee618d3399",  # the digits that its publisher's torch.utils.model_zoo.load_url checks
+            ),
+        ),
         _torchvision("r3d-18", "r3d_18-b3b3357e", "R3D-18, Kinetics-400", TORCHVISION_LICENCE),
         _torchvision("mc3-18", "mc3_18-a90a0ba3", "MC3-18, Kinetics-400", TORCHVISION_LICENCE),
         _torchvision("r2plus1d-18", "r2plus1d_18-91a641e6", "R(2+1)D-18, Kinetics-400", TORCHVISION_LICENCE),

@@ -12,6 +12,7 @@ from .clipwise.mil import MIL
 from .clipwise.ngmil import NGMIL
 from .clipwise.srf import SRF
 from .clipwise.svm import SVM
+from .clipwise.zhong import GCNCleaner
 from .contextual.bnwvad import BNWVAD
 from .contextual.claws import CLAWS
 from .contextual.rtfm import RTFM
@@ -40,6 +41,7 @@ __all__ = [
     "Detector",
     "DetectorLoss",
     "FramewiseDetector",
+    "GCNCleaner",
     "HardInstanceBank",
     "LearningDetector",
     "MarginSchedule",
@@ -59,6 +61,7 @@ DETECTORS: dict[str, type[Detector]] = {
         MIL,
         SRF,
         ARNet,
+        GCNCleaner,
         CLAWS,
         RTFM,
         NGMIL,

@@ -61,7 +61,7 @@ class TrainingConfig:
     """How a detector is trained.
 
     Attributes:
-        detector: "mil", "srf", "ar-net", or "svm", the papers' baseline.
+        detector: "mil", "srf", "ar-net", "gcn-cleaner", or "svm", the papers' baseline.
         options: of the detector itself, by name, as its class documents them; its own defaults are the papers'. SRF's
             "labels" may be "scores" or "guided".
         extractor: whose features to learn from.

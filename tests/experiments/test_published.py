@@ -68,6 +68,8 @@ def test_the_table_is_the_papers() -> None:
     assert found == {
         ("svm", "off", "c3d"): ("50.00", None, None, None),
         ("mil", "off", "c3d"): ("75.41", "83.17", "1.9", "21"),
+        ("gcn-cleaner", "off", "c3d"): ("81.08", "76.44", "2.8", None),
+        ("gcn-cleaner", "off", "tsn-rgb"): ("82.12", "84.13", "1.1", None),
         ("srf", "off", "c3d"): ("79.54", "84.16", "0.13", "25"),
         ("ar-net", "off", "i3d-rgb"): ("75.71", "85.38", "0.40", "13"),
         ("ar-net", "off", "i3d-conc"): (None, "91.24", None, None),

@@ -73,8 +73,8 @@ def shown(pictures: Pictures, clips: NDArray[np.uint8]) -> Tensor:
 
 
 def test_every_kind_of_preprocessing_is_tried() -> None:
-    assert set(SHOWN) == {"i3d-rgb", "c3d", "c3d-xel", "i3d-r50", "i3d-r50-10crop", *TORCHVISION}
-    assert set(SHOWN) == {*ANTIALIASED, *TORCHVISION}
+    assert set(SHOWN) == {"i3d-rgb", "c3d", "c3d-xel", "i3d-r50", "i3d-r50-10crop", "tsn-rgb", *TORCHVISION}
+    assert set(SHOWN) == {*ANTIALIASED, "tsn-rgb", *TORCHVISION}
     different = {spec.preprocessing for spec in EXTRACTORS.values()}
     assert len({str(one) for one in different}) == len(different), "what is shown otherwise must be called otherwise"
 
@@ -104,6 +104,18 @@ def test_torchvisions_networks_are_shown_what_is_published(name: str, height: in
     grey_levels = (ours - expected).abs() * torch.tensor(SHOWN[name].std).view(3, 1, 1, 1)
     assert grey_levels.max() <= 1.1  # of 255: it rounds before it scales, and so do we
     assert grey_levels.mean() <= 0.6
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_tsn_is_shown_what_opencv_makes_of_the_frames(height: int, width: int) -> None:
+    cv2 = pytest.importorskip("cv2")
+    clips = clip(height, width)
+    resized = np.stack([cv2.resize(frame, (340, 256)) for frame in clips[0]])  # as the published script does
+    expected = resized[:, 16:240, 58:282, ::-1].astype(np.float32) - np.float32([104, 117, 123])
+    ours = shown(SHOWN["tsn-rgb"], clips)[0].permute(1, 2, 3, 0).numpy()
+    assert ours.shape == expected.shape == (2, 224, 224, 3)
+    assert np.abs(ours - expected).max() <= 1.1  # grey levels: it rounds its weights too
+    assert np.abs(ours - expected).mean() <= 0.6
 
 
 def test_c3d_is_shown_blue_first_and_that_of_xels_authors_red_first() -> None:

@@ -18,7 +18,7 @@ from xelvad.extractors.runtimes import Engine, Runtime, choose_device, choose_ru
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 TAKE_ANY_SIZE = ["i3d-r50", "r3d-18", "swin3d-t"]  # and are tested at a small one, which is quicker
-WITH_BATCH_NORM = ["i3d-rgb", "i3d-conc", "i3d-r50", "s3d", "r3d-18", "mc3-18", "r2plus1d-18"]
+WITH_BATCH_NORM = ["i3d-rgb", "i3d-conc", "i3d-r50", "s3d", "r3d-18", "mc3-18", "r2plus1d-18", "tsn-rgb"]
 
 
 def unsettle(extractor: ClipExtractor) -> ClipExtractor:
@@ -54,7 +54,7 @@ def assert_same(ours: NDArray[np.float32], plain: NDArray[np.float32], tolerance
 # --- the networks ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["i3d-rgb", "c3d", "i3d-r50", "r3d-18", "s3d", "swin3d-t"])
+@pytest.mark.parametrize("name", ["i3d-rgb", "c3d", "i3d-r50", "r3d-18", "s3d", "swin3d-t", "tsn-rgb"])
 def test_eager_and_openvino_give_the_features_of_the_plain_network(name: str) -> None:
     extractor = create_extractor(name) if name == "i3d-rgb" else unsettle(create_extractor(name, "random"))
     if name in TAKE_ANY_SIZE:

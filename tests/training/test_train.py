@@ -38,7 +38,7 @@ from xelvad.pipeline.videos.clips import Clipping
 
 from ..helpers.features import FEATURE_DIM, FINGERPRINT, write_dataset, write_features
 
-KINDS = ["mil", "srf", "ar-net"]
+KINDS = ["mil", "srf", "ar-net", "gcn-cleaner"]
 MODES = ["off", "epoch", "batch"]
 MARGINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 WARMUP, MARGIN_STEP, PER_EPOCH = 2, 2, 3  # iterations, as they follow from the settings and the data
