@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,7 +88,7 @@ def score_rows(detector: Detector, rows: NDArray[np.float32]) -> NDArray[np.floa
     """Scores of scaled features, ``(t, F)`` or ``(t, crops, F)`` -> ``(t,)``, those of several crops averaged."""
     import torch
 
-    device = next(detector.parameters()).device
+    device = next(chain(detector.parameters(), detector.buffers())).device
     with torch.inference_mode():
         clips = torch.from_numpy(rows).to(device)
         if detector.context and rows.ndim > 2:  # each crop a video: (t, crops, F) -> (crops, t, F)
