@@ -6,12 +6,14 @@ from .clipwise.clustering import two_means
 from .clipwise.mil import MIL
 from .clipwise.srf import SRF
 from .clipwise.svm import SVM
+from .contextual.mgfn import MGFN
 from .contextual.rtfm import RTFM
 from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
 from .xel import XEL, MarginSchedule, dynamic_margin_loss, validation_loss
 
 __all__ = [
     "DETECTORS",
+    "MGFN",
     "MIL",
     "RTFM",
     "SRF",
@@ -32,4 +34,4 @@ __all__ = [
 ]
 
 # A detector that stands here is known everywhere, by its name and its title.
-DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (MIL, SRF, ARNet, RTFM, SVM)}
+DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (MIL, SRF, ARNet, RTFM, MGFN, SVM)}
