@@ -52,6 +52,10 @@ def inner_name(value: str) -> str | None:
     return None if inner else "must be a relative path without .."
 
 
+def _no_null(value: str) -> str | None:
+    return "cannot be a path" if "\0" in value else None
+
+
 def plain_name(value: str) -> str | None:
     """The check of a name that becomes one part of a path."""
     return "must be a plain name" if "/" in value or "\\" in value or inner_name(value) else None
@@ -156,6 +160,8 @@ def _plain(kind: Any, value: Any, key: str) -> Any:
         if value is not None:
             raise _WrongError(key, f"must be nothing, not {shown(value)}")
         return None
+    if kind is Path:
+        return Path(_annotated((str, _no_null), value, key))
     if kind is float and type(value) is int and abs(value) <= LARGEST:
         return float(value)
     if kind not in _WORDS:

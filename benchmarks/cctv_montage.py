@@ -23,7 +23,8 @@ import torch
 from results import write_section
 
 from xelvad import __version__
-from xelvad.pipeline.experiments.ablation.ablate import Outcome, cross_validate, folds_of
+from xelvad.pipeline.experiments.ablation.ablate import Outcome, cross_validate
+from xelvad.pipeline.experiments.trainings import folds_of
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import extract
 from xelvad.pipeline.training.config import TrainingConfig

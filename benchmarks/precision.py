@@ -34,7 +34,8 @@ from xelvad.extractors.runtimes import Engine
 from xelvad.extractors.weights import weights_of
 from xelvad.pipeline.datasets import read_manifest
 from xelvad.pipeline.evaluation.evaluation import evaluate
-from xelvad.pipeline.experiments.ablation.ablate import cross_validate, folds_of
+from xelvad.pipeline.experiments.ablation.ablate import cross_validate
+from xelvad.pipeline.experiments.trainings import folds_of
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import extract
 from xelvad.pipeline.features.store import FeatureStore

@@ -30,7 +30,7 @@ from scipy import stats
 from xelvad import __version__
 from xelvad.pipeline.datasets import frame_truth, read_manifest
 from xelvad.pipeline.evaluation.metrics import ScoredVideo, frame_metrics
-from xelvad.pipeline.experiments.ablation.ablate import folds_of
+from xelvad.pipeline.experiments.trainings import folds_of
 from xelvad.pipeline.features.config import ExtractionConfig, ImportConfig
 from xelvad.pipeline.features.extraction import extract
 from xelvad.pipeline.features.importing import import_features

@@ -29,9 +29,9 @@ class ContextDetector(LearningDetector):
 
     def score(self, features: Tensor) -> Tensor:
         """The clips of a video, of several, or of several crops, in order: ``(…, T, F) -> (…, T)`` in [0, 1]."""
-        videos = features.reshape(-1, *features.shape[-2:])  # (…, T, F) -> (B, T, F)
-        if not videos.numel():
+        if not features.numel():
             return features.new_zeros(features.shape[:-1])
+        videos = features.reshape(-1, *features.shape[-2:])  # (…, T, F) -> (B, T, F)
         return self.score_videos(videos).reshape(features.shape[:-1])
 
     @abstractmethod

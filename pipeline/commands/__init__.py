@@ -12,6 +12,7 @@ from . import (
     extract,
     extractors,
     import_features,
+    leaderboard,
     results,
     score,
     train,
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare.COMMAND,
     "results": results.COMMAND,
     "ablate": ablate.COMMAND,
+    "leaderboard": leaderboard.COMMAND,
     "bank": bank.COMMAND,
     "score": score.COMMAND,
 }

@@ -23,6 +23,7 @@ from ... import __version__
 from ...errors import UserError
 from ...extractors import create_extractor, spec_of
 from ...extractors.batching import ClipBatches
+from ...extractors.precision import fingerprint_of
 from ..footage.calibration import DRAWN_FOOTAGE
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Report
@@ -88,7 +89,17 @@ def extract(
     if len(lengths) > 1:
         raise UserError(f"{' and '.join(config.extractor)} take clips of different length: extract one by one")
     clipping = Clipping(lengths.pop(), config.tail)
-    places = [Place(spec, folder, clipping, config) for spec in specs]
+    places = [
+        Place(
+            spec.name,
+            folder,
+            fingerprint_of(spec, config.weights, config.precision, DRAWN_FOOTAGE),
+            clipping,
+            reuse_static=config.reuse_static,
+            retry=config.retry,
+        )
+        for spec in specs
+    ]
     clear(sources, places)
     result, jobs = ExtractionResult(), []
     for source in sources:
@@ -205,7 +216,7 @@ class _Extraction:
         import torch
 
         stack.callback(torch.set_num_threads, torch.get_num_threads())  # the readers' single thread is for them alone
-        lacking = {place.spec.name for job in self.jobs for place in job.task.places}
+        lacking = {place.name for job in self.jobs for place in job.task.places}
         self.batches = _start_engines(sorted(lacking), self.config, self.report)
         kind = next(iter(self.batches.values())).engine.device.type
         self.workers = self.config.workers or (1 if kind == "cpu" else min(os.cpu_count() or 1, MOST_WORKERS))
@@ -234,7 +245,7 @@ class _Extraction:
         import torch
 
         torch.set_num_threads(1)  # in this thread: a team of its own would wake up beside the network's
-        specs = [place.spec for place in self.jobs[number].task.places]
+        specs = [spec_of(place.name) for place in self.jobs[number].task.places]
         stillness = Stillness(self.config.reuse_static) if self.config.reuse_static else None
 
         def prepare(clip: NDArray[np.uint8]) -> dict[str, Tensor] | None:
@@ -259,7 +270,7 @@ class _Extraction:
     def _open(self, job: _Job, event: Opened) -> None:
         self.progress.start(job.name, self.clipping.count(event.info.declared_frames))
         for place in job.task.places:
-            spec = place.spec
+            spec = spec_of(place.name)
             file = place.store.write(job.name, spec.feature_dim, spec.crops)
             job.writers[spec.name] = job.files.enter_context(file)
             crop, size = spec.preprocessing.crop, (event.info.width, event.info.height)
@@ -274,7 +285,7 @@ class _Extraction:
         if prepared is None:
             job.reused.append(job.clips)
         for place in job.task.places:
-            name = place.spec.name
+            name = place.name
             if prepared is not None:
                 job.last[name] = _Row(job)
                 job.waiting += 1
@@ -305,7 +316,7 @@ class _Extraction:
         if job.closed is None or job.waiting:
             return
         end, (size, modified) = job.closed, job.closed.stamp
-        for spec in (place.spec for place in job.task.places):
+        for spec in (spec_of(place.name) for place in job.task.places):
             engine = self.batches[spec.name].engine
             job.writers[spec.name].finish(
                 Sidecar(

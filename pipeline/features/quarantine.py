@@ -14,21 +14,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ... import __version__
-from ...extractors.precision import fingerprint_of
 from ...files import remove_leftovers
 from ...leases import beside, remove_stale, try_acquire
-from ..footage.calibration import DRAWN_FOOTAGE
 from ..videos.clips import Clipping
 from ..videos.identity import stamp
 from ..videos.sources import VideoSource
-from .config import ExtractionConfig
 from .store import FeatureStore
-
-if TYPE_CHECKING:
-    from ...extractors import ExtractorSpec
 
 FILE = "quarantine.jsonl"
 # Found in the reasons for which no video is to blame: the same one may be read well a minute later, or elsewhere.
@@ -152,20 +145,27 @@ class Place:
     """Where the features of one extractor go.
 
     Args:
-        spec: the extractor.
+        name: of the extractor.
         folder: the features folder.
+        fingerprint: of how the extractor makes them.
         clipping: how videos are cut.
-        config: how features are made.
-
-    Raises:
-        UserError: unknown weights.
+        reuse_static: as in `ExtractionConfig`.
+        retry: as in `ExtractionConfig`.
     """
 
-    def __init__(self, spec: ExtractorSpec, folder: Path, clipping: Clipping, config: ExtractionConfig) -> None:
-        self.spec, self.store = spec, FeatureStore(folder, spec.name)
-        self.quarantine = Quarantine(self.store.folder, config.retry)
-        fingerprint = fingerprint_of(spec, config.weights, config.precision, DRAWN_FOOTAGE)
-        self._made = fingerprint, clipping, config.reuse_static
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        fingerprint: str,
+        clipping: Clipping,
+        *,
+        reuse_static: float = 0.0,
+        retry: bool = False,
+    ) -> None:
+        self.name, self.store = name, FeatureStore(folder, name)
+        self.quarantine = Quarantine(self.store.folder, retry)
+        self._made = fingerprint, clipping, reuse_static
 
     def has(self, source: VideoSource) -> bool:
         """Whether a video's features are there.

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -66,6 +67,7 @@ class RunManifest:
     quirks: str
     torch_version: str
     format: int = FORMAT
+    options: dict[str, bool | float | str] = field(default_factory=dict, hash=False)  # of the detector
 
     @property
     def name(self) -> str:
@@ -119,9 +121,10 @@ class Run:
 
 def title_of(detector: str) -> str:
     """A detector as papers call it; its name where this version does not know it."""
-    from ...models import DETECTORS
+    from ...models import DETECTORS, FRAMEWISE
 
-    return DETECTORS[detector].title if detector in DETECTORS else detector
+    known: dict[str, type[Detector]] = {**DETECTORS, **FRAMEWISE}
+    return known[detector].title if detector in known else detector
 
 
 def best_on(videos: str) -> str:
@@ -259,18 +262,20 @@ def load_run(folder: Path, which: str = LAST) -> Run:
     """
     import safetensors.torch
 
-    from ...models import DETECTORS
+    from ...models import DETECTORS, FRAMEWISE, new_detector
 
     manifest = read_manifest_of_run(folder)
-    if manifest.detector not in DETECTORS:
-        raise UserError(f"{folder}: holds a detector {manifest.detector!r}, this version knows {', '.join(DETECTORS)}")
+    if manifest.detector not in (*DETECTORS, *FRAMEWISE):
+        known = ", ".join((*DETECTORS, *FRAMEWISE))
+        raise UserError(f"{folder}: holds a detector {manifest.detector!r}, this version knows {known}")
     path = weights_path(folder, which)
     if which != LAST and not path.exists():
         raise UserError(f"{path}: this run has no such weights; it has {', '.join(kept_weights(folder))}")
     try:
         state = safetensors.torch.load(path.read_bytes())
-        check_weights(state, DETECTORS[manifest.detector], manifest.feature_dim)
-        detector = DETECTORS[manifest.detector](manifest.feature_dim)
+        make = partial(new_detector, manifest.detector, manifest.feature_dim, manifest.options)
+        check_weights(state, make)
+        detector = make()
         detector.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         reason = str(error).split("\n")[0]

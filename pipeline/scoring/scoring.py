@@ -15,11 +15,13 @@ from ...errors import UserError
 from ...extractors import spec_of
 from ...extractors.precision import INT8, fingerprint_of
 from ...files import write_bytes, write_text
+from ...models.framewise.detector import FramewiseDetector
 from ..features.config import ExtractionConfig
 from ..features.extraction import ExtractionResult, extract
 from ..features.sidecar import check_fingerprint
 from ..features.store import Features, FeatureStore
 from ..footage.calibration import DRAWN_FOOTAGE
+from ..framewise.errors import write_errors
 from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
 from ..videos.sources import VideoSource, find_videos
@@ -115,6 +117,26 @@ def score_videos(
     Raises:
         UserError: the run learnt from other weights than those at hand, or from imported segments.
     """
+    if isinstance(run.detector, FramewiseDetector):
+        extraction = write_errors(
+            sources, features, run.detector, run.manifest.extractor, run.manifest.fingerprint, report, config.retry
+        )
+    else:
+        extraction = _extract_for(run, sources, features, config, report)
+    store = FeatureStore(features, run.manifest.extractor)
+    scored = []
+    for source in sources:
+        if source.name in extraction.failed:
+            continue
+        result = score_features(run, source.name, store.read(source.name, run.manifest.fingerprint))
+        write_scores(out / source.name, result)
+        scored.append(result)
+    return scored, extraction
+
+
+def _extract_for(
+    run: Run, sources: Sequence[VideoSource], features: Path, config: ExtractionConfig, report: Report
+) -> ExtractionResult:
     clipping = run.manifest.clipping
     if not isinstance(clipping, Clipping):
         raise UserError(
@@ -125,16 +147,7 @@ def score_videos(
     if config.precision == "auto" and INT8 in run.manifest.fingerprint:
         config = replace(config, precision="int8")
     check_weights(run.manifest, config)
-    extraction = extract(sources, features, config, report)
-    store = FeatureStore(features, run.manifest.extractor)
-    scored = []
-    for source in sources:
-        if source.name in extraction.failed:
-            continue
-        result = score_features(run, source.name, store.read(source.name, run.manifest.fingerprint))
-        write_scores(out / source.name, result)
-        scored.append(result)
-    return scored, extraction
+    return extract(sources, features, config, report)
 
 
 def check_weights(manifest: RunManifest, config: ExtractionConfig) -> None:

@@ -5,6 +5,7 @@ Nothing is unpickled, and no memory is taken because a file says so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,8 @@ def _count_settings(value: Any, before: int) -> int:
     return count
 
 
-def check_weights(state: dict[str, Tensor], kind: type[Detector], feature_dim: int) -> None:
-    """Refuse weights of another detector before memory is taken for one as large as a manifest says.
+def check_weights(state: dict[str, Tensor], make: Callable[[], Detector]) -> None:
+    """Refuse weights of another detector than ``make`` makes, before memory is taken for one as large as that is.
 
     Raises:
         ValueError: says what is wrong with which.
@@ -70,7 +71,7 @@ def check_weights(state: dict[str, Tensor], kind: type[Detector], feature_dim: i
             return func(*args, **(kwargs or {}))
 
     with torch.device("meta"), Unfilled():
-        wanted = kind(feature_dim).state_dict()
+        wanted = make().state_dict()
     odd = sorted(state.keys() ^ wanted.keys())
     if odd:
         raise ValueError(f"{odd[0]} is {'missing' if odd[0] in wanted else 'unknown'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ...errors import UserError
 from ...extractors.runtimes import choose_device
-from ...models import DETECTORS, SRF, Detector, HardInstanceBank, LearningDetector
+from ...models import DETECTORS, SRF, Detector, HardInstanceBank, LearningDetector, new_detector
 from ..features.bags import TrainingVideos
 from ..scoring.inference import highest_scores
 from ..scoring.learned import Separation
@@ -237,13 +236,9 @@ def make_detector(config: TrainingConfig, feature_dim: int) -> LearningDetector:
     if kind is SRF:
         quirks = config.quirk_names
         options = {"flip": "no-flip" not in quirks, "detached": "detached-clusters" in quirks} | options
-    known = list(inspect.signature(kind).parameters)[1:]
-    unknown = options.keys() - known
-    if unknown:
-        raise UserError(f"{config.detector} has no option {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     try:
-        detector = kind(feature_dim, **options)
-    except (TypeError, ValueError) as error:  # of a value that is no number, or out of range
+        detector = new_detector(config.detector, feature_dim, options)
+    except (TypeError, ValueError) as error:  # of one that there is not, or of a value that is none or out of range
         raise UserError(f"options of {config.detector}: {error}") from error
     assert isinstance(detector, LearningDetector)
     return detector

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,27 @@ from torch import Tensor
 from ... import __version__
 from ...errors import UserError
 from ...leases import Lease, holder, try_acquire
-from ...models import Detector, HardInstanceBank
+from ...models import FRAMEWISE, Detector, FramewiseDetector, HardInstanceBank, new_detector
 from ...processes import Owner
 from ..datasets import Dataset
 from ..features.bags import TrainingVideos
+from ..features.config import BagConfig
 from ..features.store import FeatureStore
+from ..framewise.errors import write_errors
+from ..framewise.learning import digest_of, learn
 from ..scoring.config import FAR_TARGET
 from ..scoring.inference import frame_scores, highest_scores
 from ..scoring.learned import Learned, Separation
 from ..scoring.runs import LAST, BankRow, RunManifest, best_on, identity_of, is_run, save_run, seed_folder
 from ..scoring.thresholds import Calibration, threshold_for
 from ..support.progress import SILENT, Report
+from ..videos.sources import VideoSource
 from .checkpoints import FILE as CHECKPOINT
 from .checkpoints import check_identity
 from .config import TrainingConfig
-from .data import TrainingData, load_training_data
+from .data import TrainingData, load_training_data, validation_split
 from .judges import Judge, annotated_test_videos, test_judge, validation_judge, video_scores
-from .loop import Fitted, fit
+from .loop import Fitted, fit, make_optimiser
 from .svm import fit_svm
 
 LEASE = ".training.lease"  # in a run folder while it is being written
@@ -77,7 +82,10 @@ def _train(
         for unfinished in (out / "tensorboard").glob("events.out.tfevents.*"):
             unfinished.unlink()
     store = FeatureStore(features, config.extractor)
-    data = load_training_data(dataset, store, config)
+    if config.detector in FRAMEWISE:
+        fitted, data = _fit_framewise(dataset, features, config, report)
+    else:
+        fitted, data = None, load_training_data(dataset, store, config)
     sidecar = data.abnormal.features[0].sidecar
     settings = plain(asdict(config))
     identity = {
@@ -90,7 +98,7 @@ def _train(
         check_identity(out, identity_of(out), {key: identity[key] for key in ("config", "labels", "features")})
     if config.detector == "svm":
         fitted = _fit_baseline(data, config)
-    else:
+    elif fitted is None:
         fitted = fit(
             data.abnormal,
             data.normal,
@@ -109,15 +117,16 @@ def _train(
         extractor=sidecar.extractor,
         fingerprint=sidecar.fingerprint,
         clipping=sidecar.clipping,
-        bags=replace(config.bags, scale=data.scaling.scale),
+        bags=replace(data.normal.config, scale=data.scaling.scale),
         seed=config.seed,
         dataset=dataset.name,
         dataset_digest=dataset.digest,
         features_digest=data.digest,
-        training_videos=len(data.abnormal) + len(data.normal),
+        training_videos=len(data.normal) + (0 if config.detector in FRAMEWISE else len(data.abnormal)),
         validation_videos=len(data.validation),
         quirks=config.quirks,
         torch_version=str(torch.__version__),
+        options=dict(config.options),
     )
     weights = {LAST: dict(fitted.detector.state_dict())}
     weights |= {best_on(judge): best.weights for judge, best in fitted.best.items()}
@@ -231,6 +240,53 @@ def _check_out(out: Path, resume: bool) -> None:
         raise UserError(f"{out}: holds a finished run already; choose another --out, or delete it")
     if (out / CHECKPOINT).exists():
         raise UserError(f"{out}: holds an unfinished training; --resume goes on with it, or delete the folder")
+
+
+def _fit_framewise(
+    dataset: Dataset, features: Path, config: TrainingConfig, report: Report
+) -> tuple[Fitted, TrainingData]:
+    """Learn from the frames of the normal videos, and keep the errors of all videos, as features of their own name.
+
+    Test videos teach nothing; their errors are made because nobody else could make them.
+    """
+    _check_alone(config)
+    found = [(video, VideoSource(video.name, dataset.path_of(video))) for video in dataset.videos]
+    training = dataset.of("train")
+    held_out = validation_split([video.abnormal for video in training], config.validation, config.seed)
+    aside = {training[number].name for number in held_out}
+    learnt_from = [
+        source for video, source in found if video.split == "train" and not video.abnormal and video.name not in aside
+    ]
+    torch.manual_seed(config.seed)
+    try:
+        detector = new_detector(config.detector, 1, config.options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"options of {config.detector}: {error}") from error
+    assert isinstance(detector, FramewiseDetector)
+    learn(
+        detector,
+        learnt_from,
+        seed=config.seed,
+        steps=config.iterations,
+        batch=config.batch,
+        optimiser=partial(make_optimiser, config),
+        report=report,
+    )
+    digest = digest_of(detector)
+    name, fingerprint = f"{config.detector}-{digest[:12]}", f"{config.detector}, learned {digest}"
+    result = write_errors([source for _, source in found], features, detector, name, fingerprint, report)
+    for reason in result.failed.values():
+        report.say(f"set aside: {reason}")
+    own = replace(config, extractor=name, bags=BagConfig(segments=0, scale="none"))
+    data = load_training_data(dataset, FeatureStore(features, name), own)
+    calm = [each for each, abnormal in data.validation if not abnormal] or data.normal.features
+    detector.calibrate(torch.cat([torch.from_numpy(each.read(slice(None))[:, 0].copy()) for each in calm]))
+    return Fitted(detector.eval(), bank=None), data
+
+
+def _check_alone(config: TrainingConfig) -> None:
+    if config.xel.mode != "off":
+        raise UserError(f"{config.detector} learns from normal videos alone: --xel off is all there is for it")
 
 
 def _fit_baseline(data: TrainingData, config: TrainingConfig) -> Fitted:

@@ -205,10 +205,15 @@ class ClipReader(Generic[Prepared]):
                 self._put(Clip(number, prepare(clip)))
                 if self._stopped.is_set():
                     return
-        self._put(Closed(number, video.summary, np.concatenate(times), *_identity(source.path)))
+        self._put(Closed(number, video.summary, np.concatenate(times), *identity(source.path)))
 
 
-def _identity(path: Path) -> tuple[tuple[int, int], str]:
+def identity(path: Path) -> tuple[tuple[int, int], str]:
+    """The `stamp` and the digest of a video.
+
+    Raises:
+        VideoError: it is gone.
+    """
     try:
         return stamp(path), digest(path)
     except OSError as error:

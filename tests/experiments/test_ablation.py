@@ -24,11 +24,11 @@ from xelvad.pipeline.experiments.ablation.ablate import (
     Variant,
     ablate,
     cross_validate,
-    folds_of,
     grid,
 )
 from xelvad.pipeline.experiments.ablation.config import AblationConfig
 from xelvad.pipeline.experiments.ablation.page import command, result_table, summarise, write_ablation
+from xelvad.pipeline.experiments.trainings import folds_of
 from xelvad.pipeline.scoring.runs import load_run
 from xelvad.pipeline.training import train as training
 from xelvad.pipeline.training.config import TrainingConfig, XELConfig

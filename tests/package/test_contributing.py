@@ -15,6 +15,7 @@ from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets.choice import PUBLISHED, DatasetChoice, PublishedDataset
 from xelvad.pipeline.datasets.dataset import Dataset, LabelledVideo
 
+from ..helpers.detectors import Neighbours
 from ..helpers.features import write_dataset
 
 
@@ -38,17 +39,18 @@ class LogisticMIL(LearningDetector):
         return DetectorLoss.of({"entropy": nn.functional.binary_cross_entropy(scores, labels)}, abnormal, normal)
 
 
+@pytest.mark.parametrize("kind", [LogisticMIL, Neighbours])  # the second looks at the clips beside a clip
 def test_a_new_detector_is_trained_evaluated_and_taken_apart_with_xel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: type[LearningDetector], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(DETECTORS, LogisticMIL.name, LogisticMIL)
+    monkeypatch.setitem(DETECTORS, kind.name, kind)
     manifest, features = write_dataset(tmp_path)
     data = ["--manifest", str(manifest), "--features", str(features)]
     train = [
         "train",
         *data,
         "--detector",
-        "logistic",
+        kind.name,
         "--xel",
         "epoch",
         "--iterations",
@@ -57,19 +59,19 @@ def test_a_new_detector_is_trained_evaluated_and_taken_apart_with_xel(
         "false",
     ]
     assert main([*train, "--until-learned", "false", "--out", str(tmp_path / "run")]) == 0
-    assert "Logistic MIL+XEL trained on" in capsys.readouterr().out
+    assert f"{kind.title}+XEL trained on" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "bank.json").read_text()), "its bank was filled"
     assert main(["evaluate", *data, "--run", str(tmp_path / "run"), "--out", str(tmp_path / "results")]) == 0
-    ablate = ["ablate", *data, "--detectors", "logistic", "--seeds", "1", "--iterations", "3"]
+    ablate = ["ablate", *data, "--detectors", kind.name, "--seeds", "1", "--iterations", "3"]
     assert main([*ablate, "--out", str(tmp_path / "ablation")]) == 0
-    assert "Logistic MIL" in capsys.readouterr().out
+    assert kind.title in capsys.readouterr().out
 
 
 def test_a_detector_that_is_not_there_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest, features = write_dataset(tmp_path)
     arguments = ["--manifest", str(manifest), "--features", str(features), "--out", str(tmp_path / "run")]
     assert main(["train", *arguments, "--detector", "logistic"]) == 2
-    assert "there is no detector 'logistic'; known: ar-net, " in capsys.readouterr().err
+    assert f"there is no detector 'logistic'; known: {', '.join(sorted(DETECTORS))}" in capsys.readouterr().err
 
 
 def test_a_new_data_set_is_an_option_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,18 @@ OPEN_TO = {
 
 # The rooms of pipeline/ in the order of the data's way: each imports only those before it.
 LAYERS = [
-    *("support", "footage", "videos", "datasets", "features", "scoring", "training", "evaluation", "reports"),
+    *(
+        "support",
+        "footage",
+        "videos",
+        "datasets",
+        "features",
+        "framewise",
+        "scoring",
+        "training",
+        "evaluation",
+        "reports",
+    ),
     *("experiments", "commands", "cli"),
 ]
 MAX_MODULES = 10

@@ -18,6 +18,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from xelvad.errors import UserError
+from xelvad.models import DETECTORS, LearningDetector
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.training.checkpoints import check_identity, read_state, write_state
 from xelvad.pipeline.training.train import LEASE
@@ -28,7 +29,13 @@ TRAININGS = {
     f"{detector}-{mode}": ["--detector", detector, "--xel", mode, "--until-learned", "false"]
     for detector in ("mil", "srf", "ar-net")
     for mode in ("off", "epoch", "batch")
-} | {"mil-until-learned": ["--detector", "mil", "--xel", "epoch", "--learning-rate", "1e-5"]}
+}
+TRAININGS |= {
+    f"{name}-epoch": ["--detector", name, "--xel", "epoch", "--until-learned", "false"]
+    for name, kind in DETECTORS.items()
+    if issubclass(kind, LearningDetector)
+}
+TRAININGS |= {"mil-until-learned": ["--detector", "mil", "--xel", "epoch", "--learning-rate", "1e-5"]}
 QUICK = ["--iterations", "14", "--batch", "2", "--evaluations", "7"]
 
 # In another process: trainings that kill themselves when a function is called for the n-th time. Checkpoints are
@@ -39,12 +46,13 @@ import torch
 import torch._dynamo  # which the first optimiser would import, in every child anew
 from xelvad.pipeline import cli
 from xelvad.pipeline.scoring import runs
-from xelvad.models import MIL, SRF, ARNet
+from xelvad.models import DETECTORS, LearningDetector
 from xelvad.pipeline.training import checkpoints, train as training
 
 torch.set_num_threads(1)
 checkpoints.SECONDS = 3
-PLACES = {"step": ([MIL, SRF, ARNet], "loss"), "fsync": ([os], "fsync"), "result": ([runs], "write_text")}
+LEARNING = [kind for kind in DETECTORS.values() if issubclass(kind, LearningDetector)]
+PLACES = {"step": (LEARNING, "loss"), "fsync": ([os], "fsync"), "result": ([runs], "write_text")}
 
 
 def kill_at(place, call):

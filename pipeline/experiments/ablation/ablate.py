@@ -7,7 +7,6 @@ no mode. Every figure is that of the last iteration's weights, so that nothing i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,13 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ....errors import UserError
-from ....files import write_text
-from ...datasets import Dataset, DatasetChoice, folds_in, frame_truth, read_manifest
+from ...datasets import Dataset, DatasetChoice, read_manifest
 from ...features.store import FeatureStore
 from ...scoring.runs import (
-    identity_of,
-    is_run,
     load_run,
     read_manifest_of_run,
     seed_folder,
@@ -30,14 +25,22 @@ from ...scoring.runs import (
 from ...support.progress import SILENT, Report
 from ...training.config import TrainingConfig
 from ...training.recipes import GENERAL, detector_recipe, load_recipe, recipe_names
+from ..trainings import (
+    ALL_FOLDS,
+    RUNS,
+    Training,
+    at_once,
+    check_test_videos,
+    claim,
+    folds_of,
+    train_once,
+)
 from .config import AblationConfig
 
 if TYPE_CHECKING:
     from ...evaluation.evaluation import Evaluation
     from ...evaluation.metrics import FrameMetrics
 
-ALL_FOLDS = "all"
-RUNS = "runs"
 REQUEST = "ablation.json"  # what an interrupted ablation was asked for
 
 Terms = Literal["off", "L_v", "L_m", "both"]
@@ -147,7 +150,12 @@ def ablate(
     for extractor in dict.fromkeys(cell.training.extractor for cell in cells):
         for dataset in datasets:
             check_test_videos(dataset, FeatureStore(features, extractor))
-    _claim(out, datasets[0].digest, config)
+    open_to_more = ("detectors", "modes", "seeds", "workers")
+    settings = {name: value for name, value in asdict(config).items() if name not in open_to_more}
+    claim(out, REQUEST, {"labels": datasets[0].digest} | settings)
+    if config.workers > 1:
+        places = dict(zip(folds_of(manifest) if manifest is not None else [""], datasets, strict=True))
+        at_once(train_once, _trainings(cells, places, features, out, config.seeds), config.workers, report)
     results = []
     for number, cell in enumerate(cells, start=1):
         report.say(f"configuration {number} of {len(cells)}: {cell.label}")
@@ -232,21 +240,6 @@ def cross_validate(
     return outcomes
 
 
-def folds_of(manifest: Path) -> list[str]:
-    """The names of a manifest's folds, in its order.
-
-    Raises:
-        UserError: it cannot be read, has no folds, or has one that cannot be the name of a folder, or is called "all".
-    """
-    folds = folds_in(manifest)
-    if not folds:
-        raise UserError(f"{manifest}: has no column fold, so --test_fold {ALL_FOLDS} means nothing")
-    for fold in folds:
-        if fold in ("", ".", "..", ALL_FOLDS) or Path(fold).name != fold:
-            raise UserError(f"{manifest}: a fold {fold!r} cannot have a folder of its name; give it another")
-    return folds
-
-
 def train_and_evaluate(
     dataset: Dataset, features: Path, out: Path, config: TrainingConfig, seeds: int, report: Report = SILENT
 ) -> dict[int, Evaluation]:
@@ -256,70 +249,30 @@ def train_and_evaluate(
         UserError: as `train` and `evaluate`, or a run in ``out`` is of another configuration or of other data.
     """
     from ...evaluation.evaluation import evaluate
-    from ...training.train import train
 
     evaluations = {}
     for seed in range(config.seed, config.seed + seeds):
-        one, folder = replace(config, seed=seed), seed_folder(out, seed)
-        if not is_finished(dataset, features, folder, one):
-            train(dataset, features, folder, one, resume=True, report=report)
-        evaluations[seed] = evaluate(load_run(folder), dataset, features)
+        training = Training(dataset, features, seed_folder(out, seed), replace(config, seed=seed))
+        train_once(training, report)
+        evaluations[seed] = evaluate(load_run(training.folder), dataset, features)
     return evaluations
 
 
-def is_finished(dataset: Dataset, features: Path, folder: Path, config: TrainingConfig) -> bool:
-    """Whether a folder holds the finished run of a configuration.
-
-    Raises:
-        UserError: it holds the finished run of another configuration or of other data; names what differs.
-    """
-    from ...training.checkpoints import check_identity
-    from ...training.data import load_training_data
-    from ...training.train import plain
-
-    if not is_run(folder):
-        return False
-    data = load_training_data(dataset, FeatureStore(features, config.extractor), config)
-    wanted = {"config": plain(asdict(config)), "labels": dataset.digest, "features": data.digest}
-    check_identity(folder, identity_of(folder), wanted)
-    return True
-
-
-def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
-    """See before a long training that there will be something to measure.
-
-    Raises:
-        UserError: no test videos, missing features, unknown anomalous frames, or no AUC, by which XEL is judged.
-    """
-    from ...evaluation.metrics import ScoredVideo, frame_metrics
-
-    videos = dataset.of("test")
-    if not videos:
-        raise UserError(f"{dataset.name}: has no test videos")
-    scored = []
-    for video, features in zip(videos, store.read_all([video.name for video in videos]), strict=True):
-        frames = features.sidecar.frames
-        scored.append(ScoredVideo(video.name, video.abnormal, np.zeros(frames, np.float32), frame_truth(video, frames)))
-    if frame_metrics(scored).auc is None:
-        raise UserError(
-            f"{dataset.name}: its test videos hold no anomalous frames, or no normal ones: without an AUC there is no "
-            "gain to measure"
+def _trainings(
+    cells: Sequence[Configuration], places: dict[str, Dataset], features: Path, out: Path, seeds: int
+) -> list[Training]:
+    """All trainings of the grid; ``places`` are the data sets by the folders of their folds."""
+    return [
+        Training(
+            dataset,
+            features,
+            seed_folder(out / RUNS / cell.detector / cell.variant.folder / fold, seed),
+            replace(cell.training, seed=seed),
         )
-
-
-def _claim(out: Path, labels: str, config: AblationConfig) -> None:
-    """Note what ``out`` is for, or see that it is for the same; more detectors, modes and seeds may join later."""
-    from ...training.checkpoints import check_identity
-
-    path = out / REQUEST
-    settings = {name: value for name, value in asdict(config).items() if name not in ("detectors", "modes", "seeds")}
-    request = {"labels": labels} | settings
-    if path.exists() and (out / RUNS).exists():
-        try:
-            check_identity(out, dict(json.loads(path.read_text("utf-8"))), request)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: damaged ({error}); delete it if the runs beside it belong here") from error
-    write_text(path, json.dumps(request, indent=2))
+        for cell in cells
+        for seed in range(cell.training.seed, cell.training.seed + seeds)
+        for fold, dataset in places.items()
+    ]
 
 
 def _versions(out: Path, cells: Sequence[Configuration]) -> tuple[str, ...]:

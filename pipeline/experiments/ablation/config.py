@@ -26,6 +26,7 @@ class AblationConfig:
         iterations: of each training; by default the recipe's.
         extractor: whose features to learn from; by default the recipe's.
         validation: share of the training videos that are put aside; by default the recipe's.
+        workers: trainings at a time, each in a process of one thread.
     """
 
     detectors: Sequence[str] = ("mil", "srf", "ar-net")
@@ -36,10 +37,12 @@ class AblationConfig:
     iterations: int | None = None
     extractor: str | None = None
     validation: float | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UserError(f"seeds must be positive, not {self.seeds}")
+        for name in ("seeds", "workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
         if not self.detectors or not self.modes:
             raise UserError("an ablation needs at least one of --detectors and one of --modes")
         unknown = [mode for mode in self.modes if mode not in MODES]

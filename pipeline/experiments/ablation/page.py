@@ -17,7 +17,8 @@ from ...evaluation.resampling import over_seeds
 from ...reports.page import Data, asset, filled, shared_parts
 from ...reports.tables import ResultTable, per_cent
 from ...scoring.runs import title_of
-from .ablate import ALL_FOLDS, Ablation, Configuration, Result
+from ..trainings import ALL_FOLDS
+from .ablate import Ablation, Configuration, Result
 from .config import AblationConfig
 
 PAGE = "ablation.html"

@@ -53,10 +53,11 @@ def detector_recipe(detector: str) -> str:
     name = f"{GENERAL}/{detector}"
     if name in recipe_names():
         return name
-    from ....models import DETECTORS  # imports torch, for which the command line does not wait without need
+    from ....models import DETECTORS, FRAMEWISE  # imports torch, for which the command line does not wait without need
 
     if detector not in DETECTORS:
-        raise UserError(f"there is no detector {detector!r}; known: {', '.join(sorted(DETECTORS))}")
+        known = ", ".join(sorted((*DETECTORS, *FRAMEWISE)))
+        raise UserError(f"there is no detector {detector!r}; known: {known}")
     return f"{GENERAL}/mil"
 
 

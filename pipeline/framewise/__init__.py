@@ -1,0 +1,1 @@
+"""Detectors that look at frames: they learn from normal videos themselves, and every frame's error is kept."""
