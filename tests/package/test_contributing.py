@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xelvad.errors import UserError
-from xelvad.models import DETECTORS, Bags, DetectorLoss, LearningDetector, highest
+from xelvad.models import DETECTORS, FRAMEWISE, Bags, DetectorLoss, LearningDetector, highest
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets.choice import PUBLISHED, DatasetChoice, PublishedDataset
 from xelvad.pipeline.datasets.dataset import Dataset, LabelledVideo
@@ -71,7 +71,8 @@ def test_a_detector_that_is_not_there_is_refused_by_name(tmp_path: Path, capsys:
     manifest, features = write_dataset(tmp_path)
     arguments = ["--manifest", str(manifest), "--features", str(features), "--out", str(tmp_path / "run")]
     assert main(["train", *arguments, "--detector", "logistic"]) == 2
-    assert f"there is no detector 'logistic'; known: {', '.join(sorted(DETECTORS))}" in capsys.readouterr().err
+    known = ", ".join(sorted([*DETECTORS, *FRAMEWISE]))
+    assert f"there is no detector 'logistic'; known: {known}" in capsys.readouterr().err
 
 
 def test_a_new_data_set_is_an_option_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from xelvad.errors import UserError
-from xelvad.models import DETECTORS, MarginSchedule
+from xelvad.models import DETECTORS, FRAMEWISE, MarginSchedule
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.features.config import BagConfig
 from xelvad.pipeline.training.config import TrainingConfig, XELConfig
@@ -17,6 +17,7 @@ from xelvad.pipeline.training.pace import Pace
 from xelvad.pipeline.training.recipes import detector_recipe, load_recipe, recipe_in, recipe_names, recipe_path
 from xelvad.pipeline.training.train import plain
 
+KNOWN = sorted([*DETECTORS, *FRAMEWISE])
 DATA_SETS = ("ucf-crime", "shanghaitech")
 WITH_XEL = [name for name in recipe_names() if name.endswith("+xel")]
 
@@ -51,14 +52,14 @@ def written(folder: Path, text: str) -> str:
 def test_the_command_line_takes_every_recipe_as_it_is_written(parsed: Callable[..., TrainingConfig], name: str) -> None:
     config = parsed("--recipe", name)
     assert config == load_recipe(name)
-    assert config.detector in DETECTORS
+    assert config.detector in KNOWN
     expected = {"bags": asdict(BagConfig()), "xel": asdict(XELConfig())}
     text = yaml.safe_load(recipe_path(name).read_text("utf-8"))
     expected = {key: expected[key] | value if key in expected else value for key, value in text.items()}
     assert {key: value for key, value in plain(asdict(config)).items() if key in text} == plain(expected)
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", KNOWN)
 def test_a_detector_alone_means_its_general_recipe(parsed: Callable[..., TrainingConfig], detector: str) -> None:
     assert parsed("--detector", detector) == parsed(f"--detector={detector}") == load_recipe(f"general/{detector}")
     assert load_recipe(f"general/{detector}").detector == detector == detector_recipe(detector).split("/")[1]
@@ -70,12 +71,12 @@ def test_without_a_word_it_is_mil_by_the_defaults_of_its_recipe(parsed: Callable
 
 def test_every_detector_has_a_recipe_for_any_videos_and_every_row_of_the_papers_tables_one_of_its_own() -> None:
     rows = ["svm", *(f"{detector}{xel}" for detector in ("mil", "srf", "ar-net") for xel in ("", "+xel"))]
-    names = {f"{data}/{row}" for data in DATA_SETS for row in rows} | {f"general/{name}" for name in DETECTORS}
+    names = {f"{data}/{row}" for data in DATA_SETS for row in rows} | {f"general/{name}" for name in KNOWN}
     assert names <= set(recipe_names())
 
 
 def test_the_recipes_of_a_data_set_are_of_known_detectors_with_xel_and_without() -> None:
-    for name in set(recipe_names()) - {f"general/{detector}" for detector in DETECTORS}:
+    for name in set(recipe_names()) - {f"general/{detector}" for detector in KNOWN}:
         data, row = name.split("/")
         assert data in DATA_SETS
         assert load_recipe(name).detector == row.removesuffix("+xel")
@@ -149,7 +150,7 @@ def test_the_configuration_that_a_run_keeps_trains_it_again(
 @pytest.mark.parametrize(
     ("key", "value", "known"),
     [("recipe", "ucf-crime/gan", "ucf-crime/srf+xel"), ("recipe", "../settings", "general/mil"),
-     ("recipe", "mil", "general/mil"), ("detector", "gan", ", ".join(sorted(DETECTORS)))],
+     ("recipe", "mil", "general/mil"), ("detector", "gan", ", ".join(KNOWN))],
 )  # fmt: skip
 def test_an_unknown_name_gets_one_line_with_the_known_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str, key: str, value: str, known: str
