@@ -15,6 +15,7 @@ from .clipwise.svm import SVM
 from .clipwise.zhong import GCNCleaner
 from .contextual.bnwvad import BNWVAD
 from .contextual.claws import CLAWS
+from .contextual.mgfn import MGFN
 from .contextual.rtfm import RTFM
 from .contextual.urdmu import URDMU
 from .detector import Bags, Detector, DetectorLoss, LearningDetector, hardest, highest
@@ -28,6 +29,7 @@ __all__ = [
     "CLAWS",
     "DETECTORS",
     "FRAMEWISE",
+    "MGFN",
     "MIL",
     "NGMIL",
     "RTFM",
@@ -67,6 +69,7 @@ DETECTORS: dict[str, type[Detector]] = {
         NGMIL,
         URDMU,
         BNWVAD,
+        MGFN,
         SVM,
     )
 }

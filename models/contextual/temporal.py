@@ -21,21 +21,26 @@ class TemporalConv(nn.Module):
         kernel: clips, odd.
         dilation: clips from one weight of the kernel to the next.
         bias: whether to add one.
+        groups: of channels that are convolved apart, as in `torch.nn.Conv1d`.
 
     Example:
         >>> TemporalConv(8, 4)(torch.rand(7, 8), lengths=(5, 2)).shape  # two videos
         torch.Size([7, 4])
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, dilation: int = 1, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, dilation: int = 1, bias: bool = True, groups: int = 1
+    ) -> None:
         super().__init__()
-        self.reach = dilation * (kernel // 2)
-        self.conv = nn.Conv1d(inputs, outputs, kernel, padding=self.reach, dilation=dilation, bias=bias)
+        reach = dilation * (kernel // 2)
+        self.conv = nn.Conv1d(inputs, outputs, kernel, padding=reach, dilation=dilation, bias=bias, groups=groups)
+        self.reach = reach
 
     def forward(self, clips: Tensor, lengths: Sequence[int]) -> Tensor:
-        """``(ΣT, inputs) -> (ΣT, outputs)``, of videos of these lengths."""
+        """``(ΣT, n · inputs) -> (ΣT, n · outputs)``, of videos of these lengths; n parts by the same weights."""
         video = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))  # (ΣT,), which one a clip is of
         places = (torch.arange(len(clips)) + self.reach * video).to(clips.device)
         apart = clips.new_zeros(len(clips) + self.reach * (len(lengths) - 1), clips.shape[1])
-        convolved: Tensor = self.conv(apart.index_copy(0, places, clips).T)  # (outputs, clips and zeros)
-        return convolved.T[places]
+        parts = apart.index_copy(0, places, clips).T.unflatten(0, (-1, self.conv.in_channels))  # (n, inputs, time)
+        convolved: Tensor = self.conv(parts)
+        return convolved.flatten(0, 1).T[places]

@@ -1,4 +1,4 @@
-"""Layers of networks over time in NumPy, clip by clip, for tests against independent references."""
+"""Layers of networks over time in NumPy, for tests against independent references."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,16 @@ Norm = Callable[[Videos, str], Videos]
 
 def convolved(video: Array, weight: Array, bias: Array | None = None, dilation: int = 1) -> Array:
     """``(T, C) -> (T, O)`` by a kernel ``(O, C, K)``, of zeros beyond both ends."""
-    out = np.zeros((len(video), len(weight)))
-    for t in range(len(video)):
-        for k in range(weight.shape[2]):
-            clip = t + dilation * (k - weight.shape[2] // 2)
-            if 0 <= clip < len(video):
-                out[t] += weight[:, :, k] @ video[clip]
-    return out if bias is None else out + bias
+    reach = dilation * (weight.shape[2] // 2)
+    padded = np.pad(video, ((reach, reach), (0, 0)))
+    taps = [padded[k * dilation :][: len(video)] @ weight[:, :, k].T for k in range(weight.shape[2])]
+    return sum(taps) if bias is None else sum(taps) + bias
+
+
+def layer_normed(clips: Array, weight: Array, bias: Array) -> Array:
+    """Of the channels of each clip, ``(T, C) -> (T, C)``."""
+    centred = clips - clips.mean(axis=1, keepdims=True)
+    return centred / np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + 1e-5) * weight + bias
 
 
 def batch_norms(network: nn.Module, parameters: dict[str, Array]) -> Norm:

@@ -122,6 +122,8 @@ def draw_bags(lengths: tuple[Sequence[int], Sequence[int]], feature_dim: int, se
 class OneFeature(nn.Module):
     """A detector that nothing else knows: the score is one of the features, disturbed by dropout while training."""
 
+    context = 0
+
     def __init__(self, feature: int = 0) -> None:
         super().__init__()
         self.feature = feature

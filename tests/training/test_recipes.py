@@ -17,6 +17,7 @@ from xelvad.pipeline.training.pace import Pace
 from xelvad.pipeline.training.recipes import detector_recipe, load_recipe, recipe_in, recipe_names, recipe_path
 from xelvad.pipeline.training.train import plain
 
+KNOWN = sorted([*DETECTORS, *FRAMEWISE])
 DATA_SETS = ("ucf-crime", "shanghaitech")
 WITH_XEL = [name for name in recipe_names() if name.endswith("+xel")]
 
@@ -58,7 +59,7 @@ def test_the_command_line_takes_every_recipe_as_it_is_written(parsed: Callable[.
     assert {key: value for key, value in plain(asdict(config)).items() if key in text} == plain(expected)
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", KNOWN)
 def test_a_detector_alone_means_its_general_recipe(parsed: Callable[..., TrainingConfig], detector: str) -> None:
     assert parsed("--detector", detector) == parsed(f"--detector={detector}") == load_recipe(f"general/{detector}")
     assert load_recipe(f"general/{detector}").detector == detector == detector_recipe(detector).split("/")[1]

@@ -1,4 +1,4 @@
-"""Convolution over time of packed videos, against one written clip by clip in NumPy."""
+"""Convolution over time of packed videos, against one in NumPy."""
 
 import numpy as np
 import pytest
@@ -32,3 +32,17 @@ def test_gradients_stay_within_a_video_and_are_those_of_finite_differences() -> 
     layer(clips, (5, 1, 3))[:5].sum().backward()
     assert clips.grad[:5].all()
     assert not clips.grad[5:].any()
+
+
+def test_parts_of_a_clip_go_through_the_same_kernels() -> None:
+    torch.manual_seed(0)
+    layer = TemporalConv(2, 2, kernel=5, groups=2).double()
+    clips = torch.randn(9, 6).double()
+    weight, bias = (parameter.detach().numpy() for parameter in layer.parameters())  # (2, 1, 5) and (2,)
+    expected = np.zeros((9, 6))
+    for channel in range(6):
+        head = channel % 2
+        for piece in (slice(0, 4), slice(4, 9)):
+            video = clips[piece, [channel]].numpy()
+            expected[piece, [channel]] = convolved(video, weight[[head]], bias[[head]])
+    np.testing.assert_allclose(layer(clips, (4, 5)).detach(), expected, atol=1e-12)
