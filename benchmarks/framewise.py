@@ -47,7 +47,7 @@ class Task:
     runs: Path
 
 
-def figures_of(task: Task) -> tuple[float, float, float, float]:
+def figures_of(task: Task) -> tuple[float, ...]:
     """AUC, AUC over abnormal videos, FAR and TPR at the calibrated threshold, in per cent."""
     dataset = MONTAGE.read(task.fold)
     folder = seed_folder(task.runs / task.detector / task.fold, task.seed)
@@ -97,8 +97,8 @@ def main() -> None:
         f"Frame by frame on CCTV montage: {', '.join(FRAMEWISE[each].title for each in options.detectors)}",
         [
             "`recipes/general`; the normal videos of three folds teach, the fourth is tested, every frame counts; in",
-            f"per cent, means of the folds, {options.seeds} seed(s); FAR and TPR at the threshold that normal videos say",
-            "which were put aside; frames a second of CPU time of one core, without decoding.",
+            f"per cent, means of the folds, {options.seeds} seed(s); FAR and TPR at the threshold that normal videos",
+            "say which were put aside; frames a second of CPU time of one core, without decoding.",
             "",
             "| | AUC | AUC abnormal | FAR | TPR | AUC of the folds | frames/s |",
             "|---|---|---|---|---|---|---|",
