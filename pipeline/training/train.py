@@ -131,7 +131,9 @@ def _train(
     weights = {LAST: dict(fitted.detector.state_dict())}
     weights |= {best_on(judge): best.weights for judge, best in fitted.best.items()}
     bank = bank_rows(fitted.bank, data.normal) if fitted.bank is not None else None
-    metrics = _metrics(fitted, config) | {"learned": what_was_learned(fitted.detector, data).plain}
+    metrics = _metrics(fitted, config)
+    if config.detector not in FRAMEWISE:  # which were never shown what is abnormal, nor whole videos
+        metrics["learned"] = what_was_learned(fitted.detector, data).plain
     metrics["calibration"] = {which: _calibration(fitted.detector, state, data) for which, state in weights.items()}
     save_run(out, manifest, weights, data.scaling, settings, metrics, bank)
     return manifest

@@ -107,8 +107,8 @@ def test_the_auto_encoder_goes_the_same_way(data: Path, monkeypatch: pytest.Monk
     for name, value in SMALL.items():
         monkeypatch.setattr(ConvAutoencoder, name, value)
     out = data / "encoder"
-    command = ["train", *arguments(data), "--detector", "conv-ae", "--iterations", "60", "--learning-rate", "0.003"]
-    assert main([*command, "--out", str(out)]) == 0
+    command = ["train", *arguments(data), "--detector", "conv-ae", "--iterations", "120", "--batch", "8"]
+    assert main([*command, "--optimiser", "adagrad", "--learning-rate", "0.005", "--out", str(out)]) == 0
     assert main(["evaluate", *arguments(data), "--run", str(out), "--out", str(data / "encoded")]) == 0
     (found,) = json.loads((data / "encoded" / "metrics.json").read_text())["runs"]
     assert found["frames"] == 4 * FRAMES
