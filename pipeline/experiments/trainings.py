@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +26,7 @@ from ..training.config import TrainingConfig
 
 ALL_FOLDS = "all"
 RUNS = "runs"  # folder of the trainings of an experiment
+WATCH_SECONDS = 1.0  # between two looks whether the process that gave the work is still there
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -166,7 +169,7 @@ def at_once(
             told(len(results))
         return results
     # Started anew: a fork of a process that has computed would wait for threads that it does not have.
-    with ProcessPoolExecutor(min(workers, len(tasks)) or 1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(workers, len(tasks)) or 1, get_context("spawn"), _end_with, (os.getpid(),)) as pool:
         futures = [pool.submit(_answer, work, task) for task in tasks]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
@@ -193,6 +196,17 @@ def on_one_thread(work: Callable[[Task], Result], task: Task) -> Result:
         return work(task)
     finally:
         torch.set_num_threads(before)
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when its parent is gone, however that came about: it would go on for hours."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True)
