@@ -1,11 +1,7 @@
 """Detectors, their losses, and XEL. Pure PyTorch: tensors in, tensors out; no files, no videos, no printing."""
 
-import inspect
-from collections.abc import Callable, Mapping
-from functools import partial
-from types import MappingProxyType
-
 from .bank import HardInstanceBank
+from .catalogue import DETECTORS, FRAMEWISE, new_detector
 from .clipwise.arnet import ARNet
 from .clipwise.clustering import two_means
 from .clipwise.mil import MIL
@@ -55,50 +51,3 @@ __all__ = [
     "two_means",
     "validation_loss",
 ]
-
-# A detector that stands here is known everywhere, by its name and its title.
-DETECTORS: dict[str, type[Detector]] = {
-    kind.name: kind
-    for kind in (
-        MIL,
-        SRF,
-        ARNet,
-        GCNCleaner,
-        CLAWS,
-        RTFM,
-        NGMIL,
-        URDMU,
-        BNWVAD,
-        MGFN,
-        SVM,
-    )
-}
-
-# Those that learn from the frames of normal videos, and are built from nothing.
-FRAMEWISE: dict[str, type[FramewiseDetector]] = {kind.name: kind for kind in (SparseCombinations, ConvAutoencoder)}
-
-
-def new_detector(name: str, feature_dim: int, options: Mapping[str, object] = MappingProxyType({})) -> Detector:
-    """A detector of a known name, with random weights, or with nothing learned.
-
-    Args:
-        name: a key of `DETECTORS` or `FRAMEWISE`.
-        feature_dim: F; 1 of a frame-by-frame one, whose errors are all that is scored.
-        options: of its class, by name.
-
-    Raises:
-        ValueError: F is not 1, or an option is out of range.
-        TypeError: there is no such option.
-    """
-    make: Callable[..., Detector]
-    if name in FRAMEWISE:
-        if feature_dim != 1:
-            raise ValueError(f"{name} gives a frame 1 number, not {feature_dim}")
-        make = FRAMEWISE[name]
-    else:
-        make = partial(DETECTORS[name], feature_dim)
-    known = inspect.signature(make).parameters
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        raise TypeError(f"{name} has no option {', '.join(unknown)}; known: {', '.join(known)}")
-    return make(**options)

@@ -65,6 +65,19 @@ def is_finished(dataset: Dataset, features: Path, folder: Path, config: Training
     return True
 
 
+def check_learn_from_features(detectors: Sequence[str]) -> None:
+    """Refuse detectors that learn from the frames of normal videos: they have no features in common with the others.
+
+    Raises:
+        UserError: names the first.
+    """
+    from ...models import FRAMEWISE
+
+    for name in detectors:
+        if name in FRAMEWISE:
+            raise UserError(f"{name} learns from frames, not from features and labels: use xelvad train and evaluate")
+
+
 def check_test_videos(dataset: Dataset, store: FeatureStore) -> None:
     """See before a long training that there will be something to measure.
 

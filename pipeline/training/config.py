@@ -61,7 +61,8 @@ class TrainingConfig:
     """How a detector is trained.
 
     Attributes:
-        detector: "mil", "srf", "ar-net", "gcn-cleaner", or "svm", the papers' baseline.
+        detector: its name, such as "mil", "srf", "ar-net", "rtfm"; "svm" is the papers' baseline. docs/detectors.md has
+            all.
         options: of the detector itself, by name, as its class documents them; its own defaults are the papers'. SRF's
             "labels" may be "scores" or "guided".
         extractor: whose features to learn from.

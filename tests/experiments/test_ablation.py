@@ -315,6 +315,7 @@ def test_folds_that_cannot_be_folders(tmp_path: Path, fold: str) -> None:
     [
         (["--detectors", "mil", "wizard"], "no detector 'wizard'; known: ar-net, "),
         (["--detectors", "mil", "svm"], "svm is fitted in one go"),
+        (["--detectors", "sparse-combinations"], "sparse-combinations learns from frames"),
         (["--detectors", "mil+xel"], "no detector 'mil+xel'"),
         (["--recipes", "avenue"], "no recipes 'avenue'; known: general, shanghaitech, ucf-crime"),
         (["--recipes", "../general"], "no recipes"),

@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from xelvad.pipeline.experiments.leaderboard.page import across_table, ranks_of,
 from xelvad.pipeline.experiments.leaderboard.records import Board, Entry, Standing, Trial, read_board
 from xelvad.pipeline.experiments.leaderboard.statistics import Ranks, holm, indistinguishable, paired_test, rank
 from xelvad.pipeline.scoring.runs import load_run
+from xelvad.pipeline.training import train as training_module
+from xelvad.pipeline.training.recipes import load_recipe
 
 from ..helpers.features import write_dataset
 
@@ -181,15 +184,27 @@ def test_what_is_finished_is_neither_trained_nor_scored_again_and_seeds_may_join
 ) -> None:
     before = (finished["folds"] / "results.json").read_text()
     trained: list[str] = []
-    original = boards.train_once
-    monkeypatch.setattr(
-        boards, "train_once", lambda training: (trained.append(training.folder.name), original(training))
-    )
+    measured: list[str] = []
+    train, scored = training_module.train, boards._trial
+
+    def noted(dataset: Any, features: Path, folder: Path, *more: Any, **options: Any) -> object:
+        trained.append(folder.name)
+        return train(dataset, features, folder, *more, **options)
+
+    def counted(*task: Any) -> Trial:
+        measured.append(task[3])
+        return scored(*task)
+
+    monkeypatch.setattr(training_module, "train", noted)
+    monkeypatch.setattr(boards, "_trial", counted)
     assert run(data["folds"], finished["folds"], "--detectors", "mil", "svm", "--seeds", "3") == 0
     assert sorted(set(trained)) == ["seed-2"]
+    assert len(measured) == 9  # three entries, three folds, the new seed alone
     trained.clear()
+    measured.clear()
     assert run(data["folds"], finished["folds"], "--detectors", "mil", "svm") == 0
     assert not trained
+    assert not measured
     again = (finished["folds"] / "results.json").read_text()
     drop_speed = [line for line in again.splitlines() if "clips_per_second" not in line]
     assert drop_speed == [line for line in before.splitlines() if "clips_per_second" not in line]
@@ -200,6 +215,28 @@ def aucs_of(out: Path, xel: bool) -> NDArray[np.float64]:
     with (out / "leaderboard.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["detector"], row["xel"]) == ("mil", str(xel))]
     return np.array([float(row["auc"]) for row in rows]).reshape(2, -1)
+
+
+def test_figures_of_a_recipe_that_has_changed_since_are_not_taken_for_those_of_the_new_one(
+    data: dict[str, Path],
+    finished: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = replace(load_recipe("general/mil"), learning_rate=0.5)
+    monkeypatch.setattr(boards, "load_recipe", lambda name: recipe)
+    assert run(data["folds"], finished["folds"], "--detectors", "mil") == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_the_best_weights_by_validation_videos_are_measured_on_request(data: dict[str, Path], tmp_path: Path) -> None:
+    options = ["--weights", "best_on_validation", "--validation", "0.3", "--detectors", "mil", "svm"]
+    assert run(data["split"], tmp_path / "board", *options) == 0
+    board = read_board(tmp_path / "board")
+    (mil,) = [standing for standing in board.standings if standing.entry == Entry("mil", False)]
+    best = load_run(tmp_path / "board" / "runs" / "mil" / "seed-1", "best_on_validation")
+    found = evaluate(best, read_manifest(data["split"] / "labels.csv"), data["split"] / "features")
+    assert mil.trials[1].auc == found.metrics.auc
 
 
 def test_the_tables_say_what_the_runs_say(finished: dict[str, Path]) -> None:
@@ -301,6 +338,7 @@ def test_every_detector_takes_part_with_xel_where_it_can() -> None:
     ("options", "message"),
     [
         (["--detectors", "mli"], "there is no detector 'mli'"),
+        (["--detectors", "conv-ae"], "conv-ae learns from frames"),
         (["--seeds", "0"], "seeds must be positive"),
         (["--across"], "--across needs another data set"),
         (["--beside", "nowhere"], "holds no finished leaderboard"),

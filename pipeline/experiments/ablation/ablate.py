@@ -30,6 +30,7 @@ from ..trainings import (
     RUNS,
     Training,
     at_once,
+    check_learn_from_features,
     check_test_videos,
     claim,
     folds_of,
@@ -143,6 +144,7 @@ def ablate(
         UserError: as `DatasetChoice.read`, `train` and `evaluate`; "all" folds where there are none; or ``out`` holds
             an ablation of other data or with other settings.
     """
+    check_learn_from_features(config.detectors)
     manifest = labels.manifest if config.test_fold == ALL_FOLDS else None
     folds = folds_of(manifest) if manifest is not None else [config.test_fold]
     datasets = [labels.read(fold) for fold in folds]

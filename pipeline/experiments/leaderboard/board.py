@@ -22,12 +22,21 @@ from ...datasets import Dataset, DatasetChoice, folds_in, frame_truth
 from ...features.store import FeatureStore
 from ...scoring.config import EventConfig
 from ...scoring.events import find_events
-from ...scoring.runs import Run, is_run, load_run, seed_folder
+from ...scoring.runs import LAST, Run, is_run, load_run, seed_folder
 from ...scoring.scoring import FrameScores, score_features
 from ...support.progress import SILENT, Report
 from ...training.config import TrainingConfig
 from ...training.recipes import detector_recipe, load_recipe
-from ..trainings import RUNS, Training, at_once, check_test_videos, claim, folds_of, train_once
+from ..trainings import (
+    RUNS,
+    Training,
+    at_once,
+    check_learn_from_features,
+    check_test_videos,
+    claim,
+    folds_of,
+    train_once,
+)
 from .config import LeaderboardConfig
 from .records import ADVICE, Board, Entry, Standing, Trial, write_board
 
@@ -71,6 +80,7 @@ def make_board(
         UserError: as `DatasetChoice.read`, `train` and `load_run`; or ``out`` holds a leaderboard of other data or with
             other settings.
     """
+    check_learn_from_features(config.detectors)
     folds = _folds(labels, config)
     datasets = {fold: labels.read(fold or None) for fold in folds}
     entries = entries_of(config.detectors)
@@ -93,7 +103,7 @@ def make_board(
     speeds: dict[str, float] = {}  # XEL changes nothing in a detector's use
     for number, entry in enumerate(entries):
         group = slice(number * each, (number + 1) * each)
-        run = load_run(tasks[group][0].training.folder, config.weights)
+        run = load_run(tasks[group][0].training.folder, tasks[group][0].weights)
         parameters = sum(weight.numel() for weight in run.detector.parameters())
         if entry.detector not in speeds:
             speeds[entry.detector] = clips_per_second(run)
@@ -129,11 +139,11 @@ def measure(task: Task) -> Trial:
         UserError: as `train_once` and `load_run`.
     """
     training, record = task.training, task.record
-    if record.exists() and is_run(training.folder):
-        return parse(Trial, read_json(record, ADVICE), record, ADVICE)
     new, began = not is_run(training.folder), time.process_time()
-    train_once(training)
+    train_once(training)  # which refuses a run of other settings, as of a recipe that has changed since
     seconds = time.process_time() - began if new else None
+    if record.exists() and not new:
+        return parse(Trial, read_json(record, ADVICE), record, ADVICE)
     run = load_run(training.folder, task.weights)
     trial = _trial(run, training.dataset, training.features, task.fold, seconds)
     write_text(record, json.dumps(asdict(trial), indent=2))
@@ -237,7 +247,8 @@ def travel(board: Board, out: Path, to: Board, workers: int, report: Report = SI
     for standing in board.standings:
         for trial in standing.trials:
             folder = seed_folder(out / RUNS / standing.entry.folder / trial.fold, trial.seed)
-            journeys.append(Journey(folder, board.weights, folds, to.features))
+            weights = LAST if standing.detector in NO_XEL else board.weights
+            journeys.append(Journey(folder, weights, folds, to.features))
             trials.append(trial)
     arrived = at_once(auc_elsewhere, journeys, workers, report, "trainings tested elsewhere")
     told = iter(
@@ -279,4 +290,5 @@ def _task(
 ) -> Task:
     folder = seed_folder(out / RUNS / entry.folder / fold, seed)
     training = Training(dataset, features, folder, replace(_settings(entry, config), seed=seed))
-    return Task(training, fold, config.weights, folder.with_name(f"{folder.name}-{config.weights}.json"))
+    weights = LAST if entry.detector in NO_XEL else config.weights  # what is fitted in one go has no others
+    return Task(training, fold, weights, folder.with_name(f"{folder.name}-{weights}.json"))

@@ -25,7 +25,7 @@ class LeaderboardConfig:
         seeds: trainings of each configuration on each fold, from 0 on.
         test_fold: the fold to test on; every one in turn by default, where the data set has folds.
         weights: which are measured: those of the last iteration, or the best on validation videos. None are chosen by
-            test videos.
+            test videos. The SVM, which is fitted in one go, has only the one.
         validation: share of the training videos that are put aside for that, and to calibrate the threshold on.
         iterations: of each training, at most; by default the recipe's.
         extractor: whose features to learn from; by default the recipe's.
