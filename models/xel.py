@@ -105,6 +105,12 @@ class XEL(nn.Module):
         progressive: ours: multiply the validation loss by the mean score of the abnormal clips, without gradient. It
             pulls scores down and cannot tell which: in full from the start, it flattens a detector whose abnormal
             clips have not risen yet. So it pulls no more than they have.
+        rows: ours: with how many rows of the bank a step compares, drawn anew at each; None for all. Both losses are
+            means, so that theirs over drawn rows is the same in expectation, and a step costs no more with a thousand
+            normal videos than with ten. Where a row is a clip with its neighbours, that is most of the cost.
+
+    Raises:
+        ValueError: rows that are not positive.
 
     Example, in a training loop of one's own:
         >>> from xelvad import MIL, Bags, hardest
@@ -131,11 +137,14 @@ class XEL(nn.Module):
         margin_weight: float = 1.0,
         dropout: bool = False,
         progressive: bool = False,
+        rows: int | None = None,
     ) -> None:
         super().__init__()
+        if rows is not None and rows < 1:
+            raise ValueError(f"XEL compares with at least one row of its bank at a step, not {rows}")
         self.schedule = schedule
         self.validation_weight, self.margin_weight = validation_weight, margin_weight
-        self.dropout, self.progressive = dropout, progressive
+        self.dropout, self.progressive, self.rows = dropout, progressive, rows
         self.bank = HardInstanceBank()
 
     def terms(self, detector: Scorer, abnormal_clips: Tensor, iteration: int) -> dict[str, Tensor]:
@@ -159,10 +168,17 @@ class XEL(nn.Module):
         if not len(self.bank):
             raise RuntimeError("the hard instance bank is empty: call bank.refresh before the warm-up ends")
         with nullcontext() if self.dropout else evaluating(detector):
-            scores = detector.score(torch.cat([abnormal_clips, self.bank.instances]))  # (B + M, F) -> (B + M,)
+            scores = detector.score(torch.cat([abnormal_clips, self._drawn()]))  # (B + M, F) -> (B + M,)
         abnormal_max, bank_scores = scores[: len(abnormal_clips)], scores[len(abnormal_clips) :]
         risen = float(abnormal_max.detach().mean()) if self.progressive else 1.0
         return {
             "validation": self.validation_weight * risen * validation_loss(bank_scores),
             "margin": self.margin_weight * dynamic_margin_loss(abnormal_max, bank_scores, margin),
         }
+
+    def _drawn(self) -> Tensor:
+        """The rows of the bank that a step compares with."""
+        if self.rows is None or self.rows >= len(self.bank):
+            return self.bank.instances
+        drawn = torch.randperm(len(self.bank))[: self.rows]
+        return self.bank.instances[drawn.to(self.bank.instances.device)]

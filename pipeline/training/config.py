@@ -35,6 +35,8 @@ class XELConfig:
         margin_step: share of the iterations that each margin lasts; equal parts of those after the warm-up by default.
         progressive: multiply the validation loss by the mean score of the abnormal videos' highest clips, so that it
             does not pull scores down before they have risen; not in the paper.
+        rows: with how many rows of the bank a step compares, drawn anew at each; null for all, as in the paper. For
+            detectors that look at neighbours a row is 32 clips, and all of them would be most of a step's cost.
     """
 
     mode: Literal["off", "epoch", "batch"] = "off"
@@ -44,6 +46,7 @@ class XELConfig:
     margins: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     margin_step: float | None = None
     progressive: bool = False
+    rows: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
@@ -54,6 +57,8 @@ class XELConfig:
             raise UserError(f"xel.margin_step is a share of the iterations, in (0, 1], not {self.margin_step}")
         if min(self.validation_weight, self.margin_weight) < 0:
             raise UserError("xel.validation_weight and xel.margin_weight cannot be negative")
+        if self.rows is not None and self.rows < 1:
+            raise UserError(f"xel.rows must be at least 1, not {self.rows}; leave it out for all rows of the bank")
 
 
 @dataclass(frozen=True)

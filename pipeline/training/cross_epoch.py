@@ -30,6 +30,7 @@ def make_xel(config: TrainingConfig, pace: Pace, abnormal: int, normal: int, fea
         settings.margin_weight,
         dropout="xel-dropout" in quirks,
         progressive=settings.progressive,
+        rows=settings.rows,
     )
     if quirks & {"constant-bank", "extra-rows"}:
         rows = max(abnormal, normal) if "extra-rows" in quirks else normal

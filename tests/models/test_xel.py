@@ -114,6 +114,30 @@ def clips_that_score(*scores: float) -> Tensor:
     return torch.tensor([[score, 0.1, 0.2] for score in scores], dtype=torch.float64)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 6, 7])
+def test_a_step_compares_with_so_many_rows_of_the_bank_drawn_anew(rows: int) -> None:
+    detector = OneFeature()
+    levels = [2.0**-power for power in range(1, 7)]  # any sum of some tells which
+    xel = XEL(MarginSchedule(warmup=0, step=10), rows=rows)
+    xel.bank.refresh(detector, [[clips_that_score(level)] for level in levels])
+    drawn = []
+    for _ in range(60):
+        terms = xel.terms(detector, clips_that_score(0.9, 0.2), 0)
+        count = min(rows, len(levels))
+        code = round(terms["validation"].item() * count * 64)
+        seen = [level for level in levels if code & round(level * 64)]
+        assert len(seen) == count
+        assert terms["margin"].item() == pytest.approx(reference_margin(np.array([0.9, 0.2]), np.array(seen), 0.5))
+        drawn.append(seen)
+    assert {level for seen in drawn for level in seen} == set(levels)
+    assert (len({tuple(seen) for seen in drawn}) == 1) == (rows >= 6)
+
+
+def test_comparing_with_no_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        XEL(MarginSchedule(warmup=0, step=1), rows=0)
+
+
 def test_terms_are_the_weighted_losses_of_both_sides_without_dropout() -> None:
     detector = OneFeature().train()
     xel = XEL(MarginSchedule(warmup=0, step=10), validation_weight=2.0, margin_weight=3.0)
