@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from ...errors import UserError
 from ...files import write_bytes
+from .config import TrainingConfig
 
 FILE = "state.pt"
 SECONDS = 30.0  # of training that a crash can cost
@@ -77,10 +79,14 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 def check_identity(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse to go on with another configuration or other data than a training began with.
 
+    What was trained before an option existed was trained as its default is: so defaults of new options are chosen.
+
     Raises:
         UserError: names the keys that differ, with both values.
     """
     before, now = flat(saved), flat(wanted)
+    if "config" in saved:
+        before = flat({"config": asdict(TrainingConfig())}) | before
     differing = [
         f"{key} {_difference(before.get(key, 'not there'), now.get(key, 'not there'))}"
         for key in before | now

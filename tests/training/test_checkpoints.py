@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,8 @@ from xelvad.errors import UserError
 from xelvad.models import DETECTORS, LearningDetector
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.training.checkpoints import check_identity, read_state, write_state
-from xelvad.pipeline.training.train import LEASE
+from xelvad.pipeline.training.config import TrainingConfig
+from xelvad.pipeline.training.train import LEASE, plain
 
 from ..helpers.features import write_dataset
 
@@ -366,6 +369,16 @@ def test_a_long_list_is_told_by_its_changes() -> None:
     assert "videos changed: -0.mp4, -1.mp4, -2.mp4, -3.mp4, -4.mp4, -5.mp4 and 5 more;" in str(refusal.value)
     with pytest.raises(UserError, match="videos changed in order;"):
         check_identity(Path("run"), {"videos": videos}, {"videos": videos[::-1]})
+
+
+def test_what_was_trained_before_an_option_existed_was_trained_as_its_default_is() -> None:
+    now = plain(asdict(TrainingConfig(options={"margin": 2.0})))
+    before = deepcopy(now)
+    del before["xel"]["rows"], before["until_learned"]
+    check_identity(Path("run"), {"config": before}, {"config": now})
+    now["xel"]["rows"] = 16
+    with pytest.raises(UserError, match=r"config\.xel\.rows was None, now is 16;"):
+        check_identity(Path("run"), {"config": before}, {"config": now})
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
