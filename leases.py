@@ -3,6 +3,8 @@
 A lease is a small hidden file that exactly one process can make. Its process touches it now and then for as long as it
 works, so that the lease of one that was killed is told from one that is held: on the same machine because its process
 is gone, on another because it has not been touched for minutes. Such a lease may be taken over, by exactly one.
+
+What is asked of a folder for this is a `LeaseFile`: a file of a file system, or whatever else can be made by one alone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from .files import NAME_BYTES
 from .processes import Owner
@@ -34,15 +37,106 @@ _lock = threading.Lock()  # over what is held, and over whether there is a threa
 _is_beating = False
 
 
+class LeaseFile(Protocol):
+    """Where a lease lies, or would: what the protocol asks of a storage."""
+
+    def create(self, text: bytes) -> bool:
+        """Make the file, whole, with its folder; False where it is there. Of many who try, one makes it.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+
+    def read(self) -> tuple[bytes, float, str] | None:
+        """What is in it, when it was touched last (seconds, by the storage's clock), and a name for this very file.
+
+        None where there is none.
+        """
+
+    def touch(self, token: str) -> None:
+        """Have the lease of this token count as touched now; no other's is changed."""
+
+    def remove(self, token: str) -> None:
+        """Remove the file, which holds this token, or is called so by `read`; it may be gone."""
+
+    def now(self) -> float:
+        """The time by the clock that says when files were touched."""
+
+    def sibling(self, name: str) -> LeaseFile:
+        """The file of this name in the same folder."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A lease in a folder of this machine or of a network.
+
+    Attributes:
+        path: of the file.
+    """
+
+    path: Path
+
+    def create(self, text: bytes) -> bool:
+        """As `LeaseFile.create`; one that is killed in between leaves a blank file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            number = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            try:
+                os.write(number, text)
+            finally:
+                os.close(number)
+        except OSError as error:  # a full disk
+            self.path.unlink(missing_ok=True)
+            error.filename = error.filename or str(self.path)
+            raise
+        return True
+
+    def read(self) -> tuple[bytes, float, str] | None:
+        """As `LeaseFile.read`."""
+        try:
+            with self.path.open("rb") as file:
+                text, status = file.read(), os.fstat(file.fileno())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # gone, says a network's file system
+                return None
+            raise
+        return text, status.st_mtime, f"{status.st_ino:x}-{status.st_mtime_ns:x}"
+
+    def touch(self, token: str) -> None:
+        """As `LeaseFile.touch`."""
+        os.utime(self.path)
+
+    def remove(self, token: str) -> None:
+        """As `LeaseFile.remove`."""
+        self.path.unlink(missing_ok=True)
+
+    def now(self) -> float:
+        """The time by the clock that dates the files of the folder, which may be another machine's."""
+        try:
+            with tempfile.TemporaryFile(dir=self.path.parent) as file:
+                return os.fstat(file.fileno()).st_mtime
+        except OSError:
+            return time.time()
+
+    def sibling(self, name: str) -> LocalFile:
+        """As `LeaseFile.sibling`."""
+        return LocalFile(self.path.with_name(name))
+
+
 class Lease:
     """What `try_acquire` gave to this process; a context manager that ends with `release`.
 
     Attributes:
-        path: the file.
+        file: where it lies.
     """
 
-    def __init__(self, path: Path, token: str) -> None:
-        self.path, self._token, self._pid = path, token, os.getpid()
+    def __init__(self, file: LeaseFile, token: str) -> None:
+        self.file, self._token, self._pid = file, token, os.getpid()
 
     def __enter__(self) -> Lease:
         return self
@@ -55,7 +149,7 @@ class Lease:
     @property
     def is_ours(self) -> bool:
         """Whether it still is: a process that was asleep for minutes may have lost it."""
-        seen = _look(self.path)
+        seen = _look(self.file)
         return seen is not None and seen.token == self._token
 
     def release(self) -> None:
@@ -65,12 +159,12 @@ class Lease:
         with _lock:
             _held.discard(self)
         if self.is_ours:
-            self.path.unlink(missing_ok=True)
+            self.file.remove(self._token)
 
     def _touch(self) -> None:
         with suppress(OSError):  # the next touch may go well, and a lease that was lost is noticed by nobody's harm
             if self.is_ours:
-                os.utime(self.path)
+                self.file.touch(self._token)
 
 
 def beside(target: Path) -> Path:
@@ -85,11 +179,11 @@ def beside(target: Path) -> Path:
     return target.with_name(name)
 
 
-def try_acquire(path: Path) -> Lease | None:
+def try_acquire(where: Path | LeaseFile) -> Lease | None:
     """Take a lease, unless another process, or another part of this one, holds it.
 
     Args:
-        path: of the lease, such as `beside` gives; folders that are missing are made.
+        where: the lease is to lie, such as `beside` gives; folders that are missing are made.
 
     Returns:
         The lease, to be released; None where somebody holds it.
@@ -97,20 +191,19 @@ def try_acquire(path: Path) -> Lease | None:
     Raises:
         OSError: the folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lease = _take(path)
+    lease = _take(_file(where))
     if lease is not None:
         _keep_alive(lease)
     return lease
 
 
-def holder(path: Path) -> Owner | None:
+def holder(where: Path | LeaseFile) -> Owner | None:
     """Who holds a lease; None where nobody does, or has not put its name down yet.
 
     Args:
-        path: of the lease.
+        where: it lies.
     """
-    seen = _look(path)
+    seen = _look(_file(where))
     return None if seen is None or seen.is_stale else seen.owner
 
 
@@ -121,17 +214,22 @@ def remove_stale(folder: Path) -> None:
         folder: where; what is below it is not looked at. It may be missing.
     """
     for path in folder.glob(f".*{SUFFIX}"):
-        with suppress(OSError):  # another user's, or a folder that is not to be written to
-            seen = _look(path)
-            if seen is not None and seen.is_stale:
-                _remove(path, seen.token)
+        remove_if_stale(LocalFile(path))
+
+
+def remove_if_stale(file: LeaseFile) -> None:
+    """Remove a lease if its process is gone."""
+    with suppress(OSError):  # another user's, or a folder that is not to be written to
+        seen = _look(file)
+        if seen is not None and seen.is_stale:
+            _remove(file, seen.token)
 
 
 @dataclass(frozen=True)
 class _Seen:
     """A lease as it was found."""
 
-    path: Path
+    file: LeaseFile
     token: str  # no other lease has, had or will have it
     owner: Owner | None  # None: not put down yet, or never
     touched: float
@@ -140,85 +238,64 @@ class _Seen:
     def is_stale(self) -> bool:
         if self.owner is not None and self.owner.is_here:
             return self.owner.is_gone
-        return _now(self.path.parent) - self.touched > (BLANK_SECONDS if self.owner is None else STALE_SECONDS)
+        return self.file.now() - self.touched > (BLANK_SECONDS if self.owner is None else STALE_SECONDS)
 
 
-def _look(path: Path) -> _Seen | None:
-    try:
-        with path.open("rb") as file:
-            text, status = file.read(), os.fstat(file.fileno())
-    except FileNotFoundError:
+def _file(where: Path | LeaseFile) -> LeaseFile:
+    return LocalFile(where) if isinstance(where, Path) else where
+
+
+def _look(file: LeaseFile) -> _Seen | None:
+    found = file.read()
+    if found is None:
         return None
-    except OSError as error:
-        if error.errno == errno.ESTALE:  # gone, says a network's file system
-            return None
-        raise
+    text, touched, name = found
     try:
         fields = json.loads(text)
         owner = Owner(str(fields["host"]), str(fields["system"]), int(fields["pid"]), int(fields["start"]))
         token = str(fields["token"])
         if owner.pid < 1 or not token.isalnum():  # the token becomes a part of a file's name
             raise ValueError(text)
-        return _Seen(path, token, owner, status.st_mtime)
+        return _Seen(file, token, owner, touched)
     except (ValueError, KeyError, TypeError):
-        return _Seen(path, f"{status.st_ino:x}-{status.st_mtime_ns:x}", None, status.st_mtime)
+        return _Seen(file, name, None, touched)
 
 
-def _take(path: Path) -> Lease | None:
+def _take(file: LeaseFile) -> Lease | None:
     for _ in range(ATTEMPTS):
-        lease = _create(path)
+        lease = _create(file)
         if lease is not None:
             return lease
-        seen = _look(path)
-        if seen is not None and (not seen.is_stale or not _remove(path, seen.token)):
+        seen = _look(file)
+        if seen is not None and (not seen.is_stale or not _remove(file, seen.token)):
             return None
     return None
 
 
-def _create(path: Path) -> Lease | None:
+def _create(file: LeaseFile) -> Lease | None:
     token = secrets.token_hex(8)
     text = json.dumps(asdict(Owner.this()) | {"time": time.time(), "token": token})
-    try:
-        number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except FileExistsError:
+    if not file.create(text.encode()):
         return None
-    try:
-        try:
-            os.write(number, text.encode())
-        finally:
-            os.close(number)
-    except OSError as error:  # a full disk
-        path.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)
-        raise
-    lease = Lease(path, token)
+    lease = Lease(file, token)
     return lease if lease.is_ours else None  # else it was blank for so long that another has taken it over
 
 
-def _remove(path: Path, token: str) -> bool:
+def _remove(file: LeaseFile, token: str) -> bool:
     """Remove a stale lease; False where another process is about to.
 
     Between looking and removing, another may have removed it, and taken it: it would lose a lease that it holds. So who
     removes a lease first takes a lease on removing this very one. It is looked at again under that one; as the name of
     a lease that is there is given to no other, nobody but its removers can have taken it away.
     """
-    guard = _take(path.with_name(f".{token}{SUFFIX}"))
+    guard = _take(file.sibling(f".{token}{SUFFIX}"))
     if guard is None:
         return False
     with guard:
-        seen = _look(path)
+        seen = _look(file)
         if seen is not None and seen.token == token:
-            path.unlink(missing_ok=True)
+            file.remove(token)
     return True
-
-
-def _now(folder: Path) -> float:
-    """The time by the clock that dates the files of a folder, which may be another machine's."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return time.time()
 
 
 def _keep_alive(lease: Lease) -> None:
