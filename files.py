@@ -23,7 +23,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # o
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` when the block ends, and vanishes if it ends with an error.
 
     The temporary name is this call's own: whoever else writes the same file at the same time writes another, and the
@@ -31,6 +31,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Args:
         path: the file; folders that are missing are made.
+        durable: wait until it is on the disk. What can be had again need not survive a machine that loses its power.
 
     Yields:
         The file to write to.
@@ -46,10 +47,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with naming(path):
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             file.close()
             temporary.replace(path)
-            _sync_folder(path.parent)
+            if durable:
+                _sync_folder(path.parent)
     finally:
         with suppress(OSError):  # on a full disk, closing tries once more to write what is left, and fails once more
             file.close()

@@ -47,20 +47,17 @@ class LeaseFile(Protocol):
             OSError: the folder cannot be written to.
         """
 
-    def read(self) -> tuple[bytes, float, str] | None:
-        """What is in it, when it was touched last (seconds, by the storage's clock), and a name for this very file.
+    def read(self) -> tuple[bytes, str] | None:
+        """What is in it, and a name for this very file; None where there is none."""
 
-        None where there is none.
-        """
+    def age(self, token: str) -> float:
+        """Seconds since the lease of this token was made or touched, by the clock of the storage; 0 if it is gone."""
 
     def touch(self, token: str) -> None:
         """Have the lease of this token count as touched now; no other's is changed."""
 
     def remove(self, token: str) -> None:
         """Remove the file, which holds this token, or is called so by `read`; it may be gone."""
-
-    def now(self) -> float:
-        """The time by the clock that says when files were touched."""
 
     def sibling(self, name: str) -> LeaseFile:
         """The file of this name in the same folder."""
@@ -94,7 +91,7 @@ class LocalFile:
             raise
         return True
 
-    def read(self) -> tuple[bytes, float, str] | None:
+    def read(self) -> tuple[bytes, str] | None:
         """As `LeaseFile.read`."""
         try:
             with self.path.open("rb") as file:
@@ -105,7 +102,15 @@ class LocalFile:
             if error.errno == errno.ESTALE:  # gone, says a network's file system
                 return None
             raise
-        return text, status.st_mtime, f"{status.st_ino:x}-{status.st_mtime_ns:x}"
+        return text, f"{status.st_ino:x}-{status.st_mtime_ns:x}"
+
+    def age(self, token: str) -> float:
+        """As `LeaseFile.age`."""
+        try:
+            touched = self.path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+        return _now(self.path.parent) - touched
 
     def touch(self, token: str) -> None:
         """As `LeaseFile.touch`."""
@@ -114,14 +119,6 @@ class LocalFile:
     def remove(self, token: str) -> None:
         """As `LeaseFile.remove`."""
         self.path.unlink(missing_ok=True)
-
-    def now(self) -> float:
-        """The time by the clock that dates the files of the folder, which may be another machine's."""
-        try:
-            with tempfile.TemporaryFile(dir=self.path.parent) as file:
-                return os.fstat(file.fileno()).st_mtime
-        except OSError:
-            return time.time()
 
     def sibling(self, name: str) -> LocalFile:
         """As `LeaseFile.sibling`."""
@@ -232,13 +229,12 @@ class _Seen:
     file: LeaseFile
     token: str  # no other lease has, had or will have it
     owner: Owner | None  # None: not put down yet, or never
-    touched: float
 
     @property
     def is_stale(self) -> bool:
         if self.owner is not None and self.owner.is_here:
             return self.owner.is_gone
-        return self.file.now() - self.touched > (BLANK_SECONDS if self.owner is None else STALE_SECONDS)
+        return self.file.age(self.token) > (BLANK_SECONDS if self.owner is None else STALE_SECONDS)
 
 
 def _file(where: Path | LeaseFile) -> LeaseFile:
@@ -249,16 +245,16 @@ def _look(file: LeaseFile) -> _Seen | None:
     found = file.read()
     if found is None:
         return None
-    text, touched, name = found
+    text, name = found
     try:
         fields = json.loads(text)
         owner = Owner(str(fields["host"]), str(fields["system"]), int(fields["pid"]), int(fields["start"]))
         token = str(fields["token"])
         if owner.pid < 1 or not token.isalnum():  # the token becomes a part of a file's name
             raise ValueError(text)
-        return _Seen(file, token, owner, touched)
+        return _Seen(file, token, owner)
     except (ValueError, KeyError, TypeError):
-        return _Seen(file, name, None, touched)
+        return _Seen(file, name, None)
 
 
 def _take(file: LeaseFile) -> Lease | None:
@@ -296,6 +292,15 @@ def _remove(file: LeaseFile, token: str) -> bool:
         if seen is not None and seen.token == token:
             file.remove(token)
     return True
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock that dates the files of a folder, which may be another machine's."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def _keep_alive(lease: Lease) -> None:

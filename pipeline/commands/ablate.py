@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, Command, config_of, dataset_arguments, output, print_tables
+from .command import DONE, Command, config_of, dataset_arguments, features_of, output, print_tables
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(arguments: Namespace) -> int:
     from ..support.progress import CONSOLE
 
     settings = config_of(AblationConfig, arguments)
-    result = ablate(config_of(DatasetChoice, arguments), arguments.features, arguments.out, settings, CONSOLE)
+    result = ablate(config_of(DatasetChoice, arguments), features_of(arguments), arguments.out, settings, CONSOLE)
     page = write_ablation(result)
     print_tables([result_table(result)])
     output.print(f"report: {page}")

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.markup import escape
 from rich.table import Table
 
-from .command import DONE, SOME_SET_ASIDE, Command, config_of, dataset_arguments, output
+from .command import DONE, SOME_SET_ASIDE, Command, config_of, dataset_arguments, features_of, output
 
 if TYPE_CHECKING:
     from ..features.audit import Audit, Finding
@@ -33,7 +33,8 @@ def run(arguments: Namespace) -> int:
     from ..support.progress import CONSOLE
 
     choice, config = config_of(DatasetChoice, arguments), config_of(AuditConfig, arguments)
-    result = audit(choice, arguments.features, config, test_fold=arguments.test_fold, report=CONSOLE)
+    features = features_of(arguments) if arguments.features else None
+    result = audit(choice, features, config, test_fold=arguments.test_fold, report=CONSOLE)
     print_audit(result)
     if arguments.out is not None:
         write_audit(result, arguments.out)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from ..datasets import Dataset
+    from ..features.remote.address import FeaturesFolder
     from ..reports.tables import ResultTable
     from ..videos.sources import Search
 
@@ -54,7 +55,27 @@ def dataset_arguments(
 
     parser.add_class_arguments(DatasetChoice)
     parser.add_argument("--test_fold", type=str, help=fold)
-    parser.add_argument("--features", type=Path, required=features_needed, help="folder that `xelvad extract` filled")
+    features_arguments(parser, needed=features_needed)
+
+
+def features_arguments(
+    parser: ArgumentParser, what: str = "folder that `xelvad extract` filled", *, needed: bool = True
+) -> None:
+    """The options that name the features folder, and bound what is kept here of one at a URL."""
+    from ..features.remote.address import CACHE_GB
+
+    parser.add_argument(
+        "--features", type=str, required=needed, help=f"{what}: a path, or a URL such as s3://BUCKET/DIR"
+    )
+    kept = "GB of features at URLs that are kept on this machine; the least recently used go first"
+    parser.add_argument("--cache_gb", type=float, default=CACHE_GB, help=kept)
+
+
+def features_of(arguments: Namespace) -> FeaturesFolder:
+    """The features folder that the options of `features_arguments` name."""
+    from ..features.remote.address import folder_of
+
+    return folder_of(arguments.features, arguments.cache_gb)
 
 
 def dataset_of(arguments: Namespace) -> Dataset:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output, print_tables
+from .command import DONE, Command, config_of, dataset_arguments, dataset_of, features_of, output, print_tables
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,7 +27,9 @@ def run(arguments: Namespace) -> int:
     from ..reports.tables import result_tables
 
     dataset, settings = dataset_of(arguments), config_of(EvaluationConfig, arguments)
-    result = compare_runs(arguments.run, dataset, arguments.features, arguments.out, arguments.videos_shown, settings)
+    result = compare_runs(
+        arguments.run, dataset, features_of(arguments), arguments.out, arguments.videos_shown, settings
+    )
     print_tables(result_tables(result.evaluations, result.comparisons))
     for path in (*result.figures, *(result.out / name for name in ("table.md", "table.tex", "comparison.json"))):
         output.print(f"written: {path}", markup=False)

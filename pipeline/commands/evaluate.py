@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output, print_tables
+from .command import DONE, Command, config_of, dataset_arguments, dataset_of, features_of, output, print_tables
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> int:
 
     dataset = dataset_of(arguments)
     settings = config_of(EvaluationConfig, arguments)
-    evaluations = evaluate_all(arguments.run, dataset, arguments.features, settings)
+    evaluations = evaluate_all(arguments.run, dataset, features_of(arguments), settings)
     comparisons = compare(evaluations)
     write_evaluations(evaluations, arguments.out, comparisons)
     print_tables(result_tables(evaluations, comparisons))

@@ -16,6 +16,8 @@ from .command import (
     VIDEOS_HELP,
     Command,
     config_of,
+    features_arguments,
+    features_of,
     find_and_say,
     list_set_aside,
     output,
@@ -30,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     parser.add_argument("videos", type=Path, nargs="*", metavar="VIDEO", help=VIDEOS_HELP)
     parser.add_argument("--videos", dest="more_videos", type=Path, nargs="+", default=[], help="the same")
-    parser.add_argument("--features", type=Path, required=True, help="folder for the feature files")
+    features_arguments(parser, "folder for the feature files")
     help_of_extractor = "the clip networks, all fed by one decoding; `xelvad extractors` lists them"
     parser.add_argument("--extractor", type=str, nargs="+", default=["i3d-rgb"], help=help_of_extractor)
     parser.add_class_arguments(ExtractionConfig, skip={"extractor", "retry"})
@@ -46,7 +48,7 @@ def run(arguments: Namespace) -> int:
     if not videos:
         raise UserError(f"which videos? xelvad extract VIDEO … --features {arguments.features}: {VIDEOS_HELP}")
     found = find_and_say(videos)
-    result = extract(found.videos, arguments.features, config_of(ExtractionConfig, arguments), CONSOLE)
+    result = extract(found.videos, features_of(arguments), config_of(ExtractionConfig, arguments), CONSOLE)
     output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
     return max(list_troubles(result), SOME_SET_ASIDE if found.passed_over else DONE)
 

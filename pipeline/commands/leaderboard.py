@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, Command, config_of, output, print_tables
+from .command import DONE, Command, config_of, features_arguments, features_of, output, print_tables
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     from ..experiments.leaderboard.config import LeaderboardConfig
 
     parser.add_class_arguments(DatasetChoice)
-    parser.add_argument("--features", type=Path, required=True, help="folder that `xelvad extract` filled")
+    features_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the tables and the figures")
     parser.add_class_arguments(LeaderboardConfig, skip={"detectors", "beside", "across"})
     parser.add_argument("--detectors", type=str, nargs="+", default=[], help="names (default: all that there are)")
@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> int:
 
     settings, out = config_of(LeaderboardConfig, arguments), arguments.out
     beside = [read_board(folder) for folder in settings.beside]
-    board = make_board(config_of(DatasetChoice, arguments), arguments.features, out, settings, CONSOLE)
+    board = make_board(config_of(DatasetChoice, arguments), features_of(arguments), out, settings, CONSOLE)
     if settings.across:
         board, beside = exchange(board, out, list(zip(settings.beside, beside, strict=True)), settings.workers, CONSOLE)
     tables = tables_of(board, beside)

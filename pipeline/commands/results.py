@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...errors import UserError
-from .command import DONE, Command, dataset_arguments, dataset_of, output, print_wide
+from .command import DONE, Command, dataset_arguments, dataset_of, features_of, output, print_wide
 
 if TYPE_CHECKING:
     from ..experiments.published import ComparedRow, Paper
@@ -34,7 +34,7 @@ def run(arguments: Namespace) -> int:
     if arguments.features is None:
         raise UserError("a run is measured on the features of its test videos: name their folder by --features DIR")
     dataset = dataset_of(arguments)
-    found = set_beside(paper, arguments.run, dataset, arguments.features)
+    found = set_beside(paper, arguments.run, dataset, features_of(arguments))
     print_beside(paper, data_set_of(paper, dataset), found)
     return DONE
 

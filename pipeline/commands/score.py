@@ -6,7 +6,18 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, RETRY_HELP, SOME_SET_ASIDE, VIDEOS_HELP, Command, config_of, find_and_say, output
+from .command import (
+    DONE,
+    RETRY_HELP,
+    SOME_SET_ASIDE,
+    VIDEOS_HELP,
+    Command,
+    config_of,
+    features_arguments,
+    features_of,
+    find_and_say,
+    output,
+)
 from .extract import list_troubles
 
 
@@ -16,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help=VIDEOS_HELP)
     parser.add_argument("--run", type=Path, required=True, help="run folder of the trained detector")
     parser.add_argument("--out", type=Path, required=True, help="folder for scores and the report")
-    parser.add_argument("--features", type=Path, help="features folder, read and filled (default: OUT/features)")
+    features_arguments(parser, "features folder, read and filled (default: OUT/features)", needed=False)
     parser.add_argument("--weights", type=str, help="the extractor's weights, where they are not its own")
     parser.add_class_arguments(ExtractionConfig, skip={"extractor", "weights", "tail", "reuse_static", "retry"})
     parser.add_argument("--retry", action="store_true", help=RETRY_HELP)
@@ -30,7 +41,7 @@ def run(arguments: Namespace) -> int:
     from ..support.progress import CONSOLE
 
     run, found = load_run(arguments.run), find_and_say(arguments.videos)
-    features = arguments.features or arguments.out / "features"
+    features = features_of(arguments) if arguments.features else arguments.out / "features"
     config = config_of(ExtractionConfig, arguments)
     scores, extraction = score_videos(found.videos, run, arguments.out, features, config, CONSOLE)
     output.print(f"threshold {run.threshold_in_words}", markup=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from ..training.recipes import recipe_names
-from .command import DONE, Command, config_of, dataset_arguments, dataset_of, output
+from .command import DONE, Command, config_of, dataset_arguments, dataset_of, features_of, output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,12 +30,12 @@ def run(arguments: Namespace) -> int:
     from ..training.train import train, train_seeds
 
     dataset = dataset_of(arguments)
-    config, out = config_of(TrainingConfig, arguments), arguments.out
+    config, out, features = config_of(TrainingConfig, arguments), arguments.out, features_of(arguments)
     if arguments.seeds == 1:
-        manifest = train(dataset, arguments.features, out, config, resume=arguments.resume, report=CONSOLE)
+        manifest = train(dataset, features, out, config, resume=arguments.resume, report=CONSOLE)
     else:
         manifest = train_seeds(
-            dataset, arguments.features, out, config, arguments.seeds, resume=arguments.resume, report=CONSOLE
+            dataset, features, out, config, arguments.seeds, resume=arguments.resume, report=CONSOLE
         )[0]
     of = f"{manifest.training_videos} videos" + (f", {arguments.seeds} seeds" if arguments.seeds > 1 else "")
     output.print(f"{manifest.name} trained on {of}: {out}")

@@ -7,17 +7,19 @@ what those are: the detector has pushed down the scores of those that it learnt 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ...errors import UserError
 from ..datasets import Dataset, LabelledVideo
+from ..features.remote.address import FeaturesFolder
+from ..features.remote.store import open_store
 from ..features.store import Features, FeatureStore
 from ..scoring.protocols import FrameProtocol
 from ..scoring.runs import Run, identity_of
 from ..scoring.thresholds import Calibration, Source, threshold_for
 
 
-def calibrate(run: Run, dataset: Dataset, features: Path, protocol: FrameProtocol, target: float) -> Calibration:
+def calibrate(
+    run: Run, dataset: Dataset, features: FeaturesFolder, protocol: FrameProtocol, target: float
+) -> Calibration:
     """Choose a run's threshold on its normal validation videos, or, if it has none, on those it learnt from.
 
     Test videos are not looked at.
@@ -32,7 +34,7 @@ def calibrate(run: Run, dataset: Dataset, features: Path, protocol: FrameProtoco
     Raises:
         UserError: the videos of the training are not at hand as they were.
     """
-    videos, source = _normal_videos(run, dataset, FeatureStore(features, run.manifest.extractor))
+    videos, source = _normal_videos(run, dataset, open_store(features, run.manifest.extractor))
     scores = [
         protocol.score(video.name, run.detector, found, run.scaling)[: protocol.counted(video.name, found)]
         for video, found in videos

@@ -15,7 +15,8 @@ from typing import Literal
 from ...errors import UserError
 from ...files import write_text
 from ..datasets import Dataset, LabelledVideo, frame_truth
-from ..features.store import FeatureStore
+from ..features.remote.address import FeaturesFolder
+from ..features.remote.store import open_store
 from ..scoring.config import EventConfig
 from ..scoring.events import EventMetrics, Span, event_metrics, find_events
 from ..scoring.learned import Verdict
@@ -162,7 +163,9 @@ class Comparison:
     differences: dict[ResampledMetric, Difference]
 
 
-def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfig | None = None) -> Evaluation:
+def evaluate(
+    run: Run, dataset: Dataset, features: FeaturesFolder, config: EvaluationConfig | None = None
+) -> Evaluation:
     """Score all test videos and compare with the truth.
 
     Args:
@@ -180,7 +183,7 @@ def evaluate(run: Run, dataset: Dataset, features: Path, config: EvaluationConfi
     videos = dataset.of("test")
     if not videos:
         raise UserError(f"{dataset.name}: has no test videos")
-    store = FeatureStore(features, run.manifest.extractor)
+    store = open_store(features, run.manifest.extractor)
     at_hand = list(store.read_all([video.name for video in videos]))
     with few_threads(max(math.prod(found.shape) for found in at_hand)):
         scores = [
@@ -248,7 +251,7 @@ def counted_spans(video: LabelledVideo, scored: ScoredVideo) -> list[Span]:
 
 
 def _calibration(
-    run: Run, dataset: Dataset, features: Path, config: EvaluationConfig
+    run: Run, dataset: Dataset, features: FeaturesFolder, config: EvaluationConfig
 ) -> tuple[Calibration | None, str]:
     """The calibrated threshold, and a note on it; or none, and the reason."""
     try:
@@ -259,7 +262,7 @@ def _calibration(
 
 
 def evaluate_all(
-    folders: Sequence[Path], dataset: Dataset, features: Path, config: EvaluationConfig | None = None
+    folders: Sequence[Path], dataset: Dataset, features: FeaturesFolder, config: EvaluationConfig | None = None
 ) -> list[Evaluation]:
     """Evaluate all weights that runs have kept, with all their seeds.
 

@@ -17,6 +17,7 @@ from ..evaluation.config import EvaluationConfig
 from ..evaluation.evaluation import Comparison, Evaluation, compare, evaluate_all, last_weights, summarise
 from ..evaluation.metrics import ScoredVideo
 from ..evaluation.resampling import mean_and_spread
+from ..features.remote.address import FeaturesFolder
 from ..reports.paper_tables import latex_table, markdown_table
 from ..reports.plots import Runs, draw_roc, draw_scores, draw_trade_off, figure_files, require_figures
 
@@ -49,7 +50,7 @@ class Compared:
 def compare_runs(
     folders: Sequence[Path],
     dataset: Dataset,
-    features: Path,
+    features: FeaturesFolder,
     out: Path,
     videos_shown: Sequence[str] = (),
     config: EvaluationConfig | None = None,

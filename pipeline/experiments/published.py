@@ -13,6 +13,7 @@ from ...errors import UserError
 from ..datasets import Dataset
 from ..evaluation.config import EvaluationConfig
 from ..evaluation.evaluation import Summary, evaluate_all, summarise
+from ..features.remote.address import FeaturesFolder
 from ..scoring.protocols import PROTOCOLS, FrameProtocol
 from ..scoring.runs import RunManifest, identity_of, name_of, read_manifest_of_run, runs_in
 from ..training.checkpoints import flat
@@ -120,7 +121,7 @@ def data_set_of(paper: Paper, dataset: Dataset) -> str:
     )
 
 
-def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features: Path) -> list[ComparedRow]:
+def set_beside(paper: Paper, folders: Sequence[Path], dataset: Dataset, features: FeaturesFolder) -> list[ComparedRow]:
     """Evaluate runs, with all weights that they have kept, and find what was published for each.
 
     Raises:

@@ -19,6 +19,8 @@ import numpy as np
 from ...errors import UserError
 from ...files import write_text
 from ..datasets import Dataset, folds_in, frame_truth
+from ..features.remote.address import FeaturesFolder
+from ..features.remote.store import open_store
 from ..features.store import FeatureStore
 from ..scoring.runs import identity_of, is_run
 from ..support.progress import SILENT, Report
@@ -47,7 +49,7 @@ def folds_of(manifest: Path) -> list[str]:
     return folds
 
 
-def is_finished(dataset: Dataset, features: Path, folder: Path, config: TrainingConfig) -> bool:
+def is_finished(dataset: Dataset, features: FeaturesFolder, folder: Path, config: TrainingConfig) -> bool:
     """Whether a folder holds the finished run of a configuration.
 
     Raises:
@@ -59,7 +61,7 @@ def is_finished(dataset: Dataset, features: Path, folder: Path, config: Training
 
     if not is_run(folder):
         return False
-    data = load_training_data(dataset, FeatureStore(features, config.extractor), config)
+    data = load_training_data(dataset, open_store(features, config.extractor), config)
     wanted = {"config": plain(asdict(config)), "labels": dataset.digest, "features": data.digest}
     check_identity(folder, identity_of(folder), wanted)
     return True
@@ -112,7 +114,7 @@ class Training:
     """
 
     dataset: Dataset
-    features: Path
+    features: FeaturesFolder
     folder: Path
     config: TrainingConfig
 

@@ -24,6 +24,8 @@ from ..videos.reader import open_video
 from ..videos.sources import VideoSource, search
 from ..videos.worker import Decoder
 from .config import AuditConfig
+from .remote.address import FeaturesFolder
+from .remote.store import open_store
 from .store import Features, FeatureStore
 
 READERS = 8  # files that are opened at once: disks and networks answer several questions as fast as one
@@ -106,7 +108,7 @@ class Audit:
 
 def audit(
     choice: DatasetChoice,
-    features: Path | None,
+    features: FeaturesFolder | None,
     config: AuditConfig,
     *,
     test_fold: str | None = None,
@@ -145,7 +147,7 @@ def audit(
         found = _count(dataset, location.found)
         lengths = {name: fact.frames for name, fact in facts.items() if fact.frames is not None}
     if features is not None:
-        of_them, wrong = _look_at_features(dataset, FeatureStore(features, config.extractor), lengths, report)
+        of_them, wrong = _look_at_features(dataset, open_store(features, config.extractor), lengths, report)
         findings += wrong
         of_features = _count(dataset, of_them)
         lengths = of_them | lengths

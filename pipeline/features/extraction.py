@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +32,7 @@ from ..videos.stillness import Stillness
 from ..videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .config import ExtractionConfig
 from .quarantine import Place, Task, clear
+from .remote.address import FeaturesFolder
 from .sidecar import Sidecar, Timeline
 from .store import FeatureWriter
 
@@ -66,7 +66,7 @@ class ExtractionResult:
 
 
 def extract(
-    sources: Sequence[VideoSource], folder: Path, config: ExtractionConfig, report: Report = SILENT
+    sources: Sequence[VideoSource], folder: FeaturesFolder, config: ExtractionConfig, report: Report = SILENT
 ) -> ExtractionResult:
     """Make the feature files of ``sources`` that are not there yet.
 
@@ -110,6 +110,8 @@ def extract(
             result.count(task)
     if jobs:
         _Extraction(jobs, clipping, config, result, report).run()
+        for place in places:
+            place.store.finish()
     return result
 
 
@@ -199,7 +201,7 @@ class _Extraction:
                 more = f" and {len(left) - 1} more" if len(left) > 1 else ""
                 self.report.say(f"waiting for {left[0]}{more}: another process is at work there")
             waiting = True
-            time.sleep(POLL_SECONDS)
+            time.sleep(max(POLL_SECONDS, *(place.store.poll_seconds for place in self.jobs[0].task.places)))
         return chain([first], claims)
 
     def _claims(self) -> Iterator[int]:

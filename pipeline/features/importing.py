@@ -11,16 +11,14 @@ it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ... import __version__
 from ...errors import UserError
-from ...files import write_text
 from ..datasets import MAX_FRAMES, DatasetChoice, LabelledVideo, any_fold
 from ..support.progress import SILENT, Progress, Report
 from ..videos.clips import Clipping, Segments
@@ -29,6 +27,8 @@ from ..videos.probe import VideoError
 from ..videos.reader import open_video
 from .config import ImportConfig
 from .foreign import TEXT_SEGMENTS, FeatureFile, FoundFiles, find_files, is_text, some, unread_note
+from .remote.address import FeaturesFolder
+from .remote.store import open_store
 from .sidecar import MAX_CROPS, MAX_DIM, Sidecar, Timeline, check_fingerprint
 from .store import FeatureStore
 
@@ -74,7 +74,7 @@ class _Source:
 def import_features(
     videos: Sequence[LabelledVideo],
     sources: Sequence[Path],
-    folder: Path,
+    folder: FeaturesFolder,
     config: ImportConfig,
     report: Report = SILENT,
 ) -> ImportResult:
@@ -106,7 +106,7 @@ def import_features(
                 f"{source.shape[1:]}; import each kind under its own --extractor name"
             )
     clipping = _clipping_of(found, config)
-    store = FeatureStore(folder, config.extractor)
+    store = open_store(folder, config.extractor)
     result = ImportResult(notes=_notes(found, lying), unread=lying.unread)
     todo: list[tuple[FeatureFile, Sidecar]] = []
     for source in found:
@@ -364,21 +364,20 @@ def _is_current(store: FeatureStore, file: FeatureFile, sidecar: Sidecar) -> boo
     Raises:
         UserError: there are features of another origin.
     """
-    path = store.sidecar_path(sidecar.video)
-    if not path.exists():
+    path, there = store.sidecar_path(sidecar.video), store.sidecar(sidecar.video)
+    if there is None:
         return False
-    there = Sidecar.read(path)
     check_fingerprint(path, there.fingerprint, sidecar.fingerprint)
     if there.clipping != sidecar.clipping:
         raise UserError(f"{path}: made with {there.clipping}, not {sidecar.clipping}; use another --features folder")
-    if not store.array_path(sidecar.video).exists():
+    if not store.is_whole(sidecar.video, there):
         return False
     if replace(there, video_sha256="", version=__version__, video_modified=sidecar.video_modified) != sidecar:
         return False
     if there.video_modified != sidecar.video_modified:
         if file.digest() != there.video_sha256:
             return False
-        write_text(path, json.dumps(asdict(replace(there, video_modified=sidecar.video_modified))))
+        store.put_sidecar(sidecar.video, replace(there, video_modified=sidecar.video_modified))
     return True
 
 

@@ -16,12 +16,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ... import __version__
-from ...files import remove_leftovers
-from ...leases import beside, remove_stale, try_acquire
+from ...leases import try_acquire
 from ..videos.clips import Clipping
 from ..videos.identity import stamp
 from ..videos.sources import VideoSource
-from .store import FeatureStore
+from .remote.address import FeaturesFolder
+from .remote.journal import Journal
+from .remote.store import open_store
 
 FILE = "quarantine.jsonl"
 # Found in the reasons for which no video is to blame: the same one may be read well a minute later, or elsewhere.
@@ -44,13 +45,12 @@ class Quarantine:
     """The videos that were set aside in the features folder of one extractor.
 
     Args:
-        folder: ``<features>/<extractor>``.
+        where: ``<features>/<extractor>``, or the journal that is written instead of a file in it.
         retry: do not count what was set aside before this was made.
     """
 
-    def __init__(self, folder: Path, retry: bool = False) -> None:
-        self.path = folder / FILE
-        self._read = 0  # bytes of the file that were looked at
+    def __init__(self, where: Path | Journal, retry: bool = False) -> None:
+        self._journal: Journal = _File(where / FILE) if isinstance(where, Path) else where
         self._entries: dict[str, _Entry] = {}
         self._refresh()
         self._ignored = dict(self._entries) if retry else {}
@@ -96,9 +96,30 @@ class Quarantine:
             self._append({"video": name, "reason": None})
 
     def _append(self, fields: dict[str, str | int | None]) -> None:
-        """Append a line in one write: lines of several processes come one after the other, never mixed."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         line = json.dumps(fields | {"time": now, "version": __version__}).encode() + b"\n"
+        self._journal.append(str(fields["video"]), line)
+
+    def _refresh(self) -> None:
+        """Read what was appended since; lines that cannot be understood are passed over."""
+        for line in self._journal.unread():
+            try:
+                fields = json.loads(line)
+                reason = None if fields["reason"] is None else str(fields["reason"])
+                at = int(fields.get("video_bytes", 0)), int(fields.get("video_modified", 0))
+                self._entries[str(fields["video"])] = _Entry(reason, at)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+
+
+class _File:
+    """A journal that is a file of lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._read = path, 0  # bytes of the file that were looked at
+
+    def append(self, video: str, line: bytes) -> None:
+        """Append a line in one write: lines of several processes come one after the other, never mixed."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         number = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
@@ -113,24 +134,17 @@ class Quarantine:
         finally:
             os.close(number)
 
-    def _refresh(self) -> None:
-        """Read what was appended since; lines that cannot be understood are passed over."""
+    def unread(self) -> list[bytes]:
+        """What was appended since."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self._read)
                 text = file.read()
         except FileNotFoundError:
-            return
+            return []
         whole = text.rpartition(b"\n")[0]  # another process may be writing the last one
         self._read += len(whole) + 1 if whole else 0
-        for line in whole.splitlines():
-            try:
-                fields = json.loads(line)
-                reason = None if fields["reason"] is None else str(fields["reason"])
-                at = int(fields.get("video_bytes", 0)), int(fields.get("video_modified", 0))
-                self._entries[str(fields["video"])] = _Entry(reason, at)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+        return whole.splitlines()
 
 
 def stamp_of(source: VideoSource) -> tuple[int, int] | None:
@@ -156,15 +170,15 @@ class Place:
     def __init__(
         self,
         name: str,
-        folder: Path,
+        folder: FeaturesFolder,
         fingerprint: str,
         clipping: Clipping,
         *,
         reuse_static: float = 0.0,
         retry: bool = False,
     ) -> None:
-        self.name, self.store = name, FeatureStore(folder, name)
-        self.quarantine = Quarantine(self.store.folder, retry)
+        self.name, self.store = name, open_store(folder, name)
+        self.quarantine = Quarantine(self.store.quarantine, retry)
         self._made = fingerprint, clipping, reuse_static
 
     def has(self, source: VideoSource) -> bool:
@@ -226,10 +240,11 @@ class Task:
         """
         with ExitStack() as leases:
             for place in self.places:
-                lease = try_acquire(beside(place.store.array_path(self.source.name)))
+                lease = try_acquire(place.store.lease_on(self.source.name))
                 if lease is None:
                     return False
                 leases.enter_context(lease)
+                place.store.refresh(self.source.name)
             if not self.is_to_do():  # another process has done it since
                 return False
             self.stamp = stamp_of(self.source)
@@ -239,6 +254,6 @@ class Task:
 
 def clear(sources: Sequence[VideoSource], places: Sequence[Place]) -> None:
     """Remove what processes that were killed have left in the folders of these videos' features."""
-    for folder in {place.store.array_path(source.name).parent for place in places for source in sources}:
-        remove_leftovers(folder)
-        remove_stale(folder)
+    names = [source.name for source in sources]
+    for place in places:
+        place.store.prepare(names)

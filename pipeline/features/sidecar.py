@@ -92,6 +92,22 @@ class Sidecar:
             raise UserError(f"{path}: {DAMAGED} ({wrong}); {ADVICE}")
         return sidecar
 
+    @classmethod
+    def read_if_there(cls, path: Path) -> Sidecar | None:
+        """As `read`; None where there is none, also where another process took it away, to put a new one there."""
+        try:
+            return cls.read(path)
+        except UserError:
+            if not path.exists():
+                return None
+            raise
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array that it stands beside."""
+        rows = (self.feature_dim,) if self.crops is None else (self.crops, self.feature_dim)
+        return self.clipping.count(self.frames), *rows
+
     def _contradiction(self) -> str:
         """What about this cannot be, though every key alone could; empty where there is nothing."""
         times = self.timeline.seconds

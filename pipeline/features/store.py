@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,11 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from ...files import naming, replacing, write_text
+from ...files import naming, remove_leftovers, replacing, write_text
+from ...leases import LeaseFile, beside, remove_stale
+from ..support.arrays import copied, map_array, read_rows
 from ..videos.clips import Clipping, Segments
 from ..videos.identity import digest, stamp
 from ..videos.names import NameIndex
 from ..videos.sources import VideoSource
+from .remote.journal import Journal
 from .sidecar import Sidecar, check_fingerprint
 
 LONGEST_NAME, SHORTENED = 240, 200  # bytes; file systems take 255 with the suffix
@@ -38,20 +41,21 @@ HELD_BYTES = 256 * 2**20  # of features of one kind that may be held in memory
 class Features:
     """One video's features on disk, and how they came about.
 
-    Unless they are `held` it holds no data and keeps no file open: as many videos as one likes may be at hand without
-    filling memory.
+    Unless they are `held` it holds no data and keeps no file open: any number of videos may be at hand.
 
     Attributes:
         path: the feature file.
         shape: ``(clips, feature_dim)`` or ``(clips, crops, feature_dim)``.
         sidecar: what the features were made of and with.
         held: all of them in memory, read once and checked; None where they stay on disk.
+        bring: has the file be there, which may lie elsewhere until it is read; None where it is there.
     """
 
     path: Path
     shape: tuple[int, ...]
     sidecar: Sidecar
     held: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    bring: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def clips(self) -> int:
@@ -77,7 +81,7 @@ class Features:
         Raises:
             UserError: the file was damaged or exchanged since.
         """
-        return _map(self.path, self.shape) if self.held is None else self.held
+        return self._mapped() if self.held is None else self.held
 
     def read(
         self, rows: slice | NDArray[np.int64], crop: int | None = None, out: NDArray[np.float32] | None = None
@@ -100,20 +104,25 @@ class Features:
         if crop is not None and self.crops is None:
             raise ValueError(f"{self.path}: crop {crop} of features without crops, {self.shape}")
         if self.held is not None:
-            return _copied(self.held[rows] if crop is None else self.held[rows, crop], out)
-        mapped = _map(self.path, self.shape)
+            return copied(self.held[rows] if crop is None else self.held[rows, crop], out)
+        mapped = self._mapped()
         wanted = mapped[rows] if crop is None else mapped[rows, crop]
         if isinstance(rows, slice) and rows.step is None and crop is None:
             block = np.empty(wanted.shape, np.float32) if out is None else out
-            _read_into(block, self.path, mapped, rows)
+            read_rows(block, self.path, mapped, rows)
         else:
-            block = _copied(wanted, out)
+            block = copied(wanted, out)
         with np.errstate(over="ignore", invalid="ignore"):
             # A fraction of the price: not finite if one number is not, or if it overflows. `sum` takes twice as long.
             total = np.einsum("i->", block.reshape(-1))
         if not np.isfinite(total) and not np.isfinite(block).all():
             raise UserError(f"{self.path}: holds NaN or infinite features; delete it and extract the video again")
         return block
+
+    def _mapped(self) -> np.memmap[Any, Any]:
+        if self.bring is not None:
+            self.bring()
+        return map_array(self.path, self.shape)
 
     def pieces(self, size: int = PIECE_ROWS) -> Iterator[NDArray[np.float32]]:
         """All clips in order, as by `read`, in blocks of at most ``size`` feature rows.
@@ -143,6 +152,8 @@ def hold(videos: Sequence[Features], room: int = HELD_BYTES) -> list[Features]:
 
 class FeatureStore:
     """The feature files of one extractor in one folder."""
+
+    poll_seconds = 0.0  # at least, between two looks at what other processes work on
 
     def __init__(self, root: Path, extractor: str) -> None:
         self.root, self.extractor = root, extractor
@@ -177,11 +188,10 @@ class FeatureStore:
         Raises:
             UserError: there are none, or those of several videos that could be meant.
         """
-        if self.sidecar_path(name).exists():
+        if self._is_filed(name):
             return name
         if self._index is None:
-            sidecars = self.folder.rglob("*.json")
-            self._index = NameIndex(path.relative_to(self.folder).with_suffix("").as_posix() for path in sidecars)
+            self._index = NameIndex(self._filed())
         found = self._index.find(name)
         if len(found) > 1:
             raise UserError(
@@ -193,6 +203,19 @@ class FeatureStore:
                 f"--features {self.root} (or xelvad import, for features made elsewhere)"
             )
         return found[0]
+
+    def _is_filed(self, name: str) -> bool:
+        return self.sidecar_path(name).exists()
+
+    def _filed(self) -> Iterable[str]:
+        return (path.relative_to(self.folder).with_suffix("").as_posix() for path in self.folder.rglob("*.json"))
+
+    def gather(self, names: Sequence[str]) -> None:
+        """Have the features of these videos at hand together, to be read in any order: those of a folder are.
+
+        Raises:
+            UserError: they cannot be, all at once.
+        """
 
     def read(self, name: str, fingerprint: str | None = None) -> Features:
         """The features of the video ``name``. Only their header is looked at; `Features.read` checks what it reads.
@@ -207,11 +230,10 @@ class FeatureStore:
         path = self.array_path(name)
         sidecar = Sidecar.read(self.sidecar_path(name))
         check_fingerprint(self.sidecar_path(name), sidecar.fingerprint, fingerprint)
-        shape = _shape_of(sidecar)
-        _map(path, shape)
-        if shape[0] == 0:
+        map_array(path, sidecar.shape)
+        if sidecar.shape[0] == 0:
             raise UserError(f"{path}: holds no clips; delete it and extract the video again")
-        return Features(path, shape, sidecar)
+        return Features(path, sidecar.shape, sidecar)
 
     def read_all(self, names: Iterable[str]) -> Iterator[Features]:
         """The features of each video of a data set, found by `find`, all from one extractor with one set of weights.
@@ -247,8 +269,7 @@ class FeatureStore:
         Raises:
             UserError: there are features made by another extractor, with other weights, clips or reuse of still ones.
         """
-        path = self.sidecar_path(source.name)
-        sidecar = _sidecar_if_there(path)
+        path, sidecar = self.sidecar_path(source.name), self.sidecar(source.name)
         if sidecar is None:
             return None
         check_fingerprint(path, sidecar.fingerprint, fingerprint)
@@ -259,9 +280,7 @@ class FeatureStore:
                 f"{path}: made with --reuse-static {sidecar.reuse_static:g}, not {reuse_static:g}; "
                 "use another --features folder"
             )
-        try:
-            _map(self.array_path(source.name), _shape_of(sidecar))
-        except UserError:  # not there, or damaged, or not as long as it was
+        if not self.is_whole(source.name, sidecar):
             return None
         size, modified = stamp(source.path)
         if size != sidecar.video_bytes:
@@ -272,8 +291,48 @@ class FeatureStore:
         """Let features that are `current` belong to their video as it lies there now, whenever it was copied."""
         _, modified = stamp(source.path)
         if modified != sidecar.video_modified:
-            text = json.dumps(asdict(replace(sidecar, video_modified=modified)))
-            write_text(self.sidecar_path(source.name), text)
+            self.put_sidecar(source.name, replace(sidecar, video_modified=modified))
+
+    def sidecar(self, name: str) -> Sidecar | None:
+        """The sidecar of a video's features; None where there is none, whatever else there is.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        return Sidecar.read_if_there(self.sidecar_path(name))
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Remove what processes that were killed have left beside the features of these videos, to be made."""
+        for folder in {self.array_path(name).parent for name in names}:
+            remove_leftovers(folder)
+            remove_stale(folder)
+
+    @property
+    def quarantine(self) -> Path | Journal:
+        """Where it is written down which videos were set aside: in a file of this folder, or a journal."""
+        return self.folder
+
+    def lease_on(self, name: str) -> Path | LeaseFile:
+        """Where the lease on a video's features lies."""
+        return beside(self.array_path(name))
+
+    def refresh(self, name: str) -> None:
+        """Look again for what others have made of a video since; a folder is looked at whenever it is asked."""
+
+    def finish(self) -> None:
+        """Features of many videos were written: leave what spares the next process time."""
+
+    def is_whole(self, name: str, sidecar: Sidecar) -> bool:
+        """Whether a video's array is there, and as large as its sidecar says."""
+        try:
+            map_array(self.array_path(name), sidecar.shape)
+        except UserError:  # not there, or damaged, or not as long as it was
+            return False
+        return True
+
+    def put_sidecar(self, name: str, sidecar: Sidecar) -> None:
+        """Exchange the sidecar of features that stay as they are."""
+        write_text(self.sidecar_path(name), json.dumps(asdict(sidecar)))
 
     @contextmanager
     def write(self, name: str, feature_dim: int, crops: int | None = None) -> Iterator[FeatureWriter]:
@@ -333,66 +392,6 @@ class FeatureWriter:
     def _write_header(self) -> None:
         header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (self.clips, *self._row)}
         np.lib.format.write_array_header_1_0(self._file, header)
-
-
-def _sidecar_if_there(path: Path) -> Sidecar | None:
-    """A sidecar, None where there is none; a damaged one is a UserError."""
-    try:
-        return Sidecar.read(path)
-    except UserError:
-        if not path.exists():  # also where another process took it away meanwhile, to put a new one there
-            return None
-        raise
-
-
-def _shape_of(sidecar: Sidecar) -> tuple[int, ...]:
-    """Of the array that a sidecar stands beside."""
-    rows = (sidecar.feature_dim,) if sidecar.crops is None else (sidecar.crops, sidecar.feature_dim)
-    return sidecar.clipping.count(sidecar.frames), *rows
-
-
-def _map(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """Map a feature file of known shape; writing to the map does not change the file.
-
-    Raises:
-        UserError: missing, damaged, or of another shape.
-    """
-    try:
-        # Private, so that torch may take it for its own; never unpickles.
-        array = np.lib.format.open_memmap(path, mode="c")
-        size, wanted = path.stat().st_size, array.offset + array.nbytes
-    except (OSError, ValueError, EOFError, OverflowError) as error:
-        raise UserError(f"{path}: a damaged feature file ({error}); delete it and extract again") from error
-    if array.shape != shape or array.dtype != np.float32:
-        raise UserError(
-            f"{path}: {array.dtype} {array.shape}, not float32 {shape} as made; delete it and extract again"
-        )
-    if size != wanted:
-        raise UserError(f"{path}: {size} bytes, not {wanted} as its header says; delete it and extract again")
-    return array
-
-
-def _copied(values: NDArray[np.float32], out: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Values in ``out``, or in an array of the caller's own."""
-    if out is None:
-        return np.array(values)
-    out[:] = values
-    return out
-
-
-def _read_into(out: NDArray[np.float32], path: Path, mapped: np.memmap[Any, Any], rows: slice) -> None:
-    """Read consecutive rows past the map, whose page faults cost as much again as reading does."""
-    start, stop, _ = rows.indices(len(mapped))
-    if out.shape != (max(stop - start, 0), *mapped.shape[1:]) or not out.flags.c_contiguous:
-        raise ValueError(f"{path}: rows {start} to {stop} of {mapped.shape} do not fit into {out.shape}")
-    waiting = out.reshape(-1).view(np.uint8).data
-    with path.open("rb", buffering=0) as file:
-        file.seek(mapped.offset + start * mapped.strides[0])
-        while waiting:
-            count = file.readinto(waiting)
-            if not count:
-                raise UserError(f"{path}: ends too early; delete it and extract the video again")
-            waiting = waiting[count:]
 
 
 def _dimension(features: Features) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ... import __version__
 from ..features.extraction import ExtractionResult
 from ..features.quarantine import Place, Task, clear
+from ..features.remote.address import FeaturesFolder
 from ..features.sidecar import Sidecar, Timeline
 from ..support.progress import SILENT, Progress, Report
 from ..support.threads import few_threads
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
     from ...models.framewise.detector import FramewiseDetector
 
 FRAMES = Clipping(1)  # what an error is of
+POLL_SECONDS = 1.0  # between two looks at what other processes work on
 SHORT_SIDE = 240  # of the pictures that are decoded: all detectors look at less
 BLOCK = 64  # frames that are decoded and looked at together
-POLL_SECONDS = 1.0  # between two looks at what other processes work on
 
 
 def write_errors(
     sources: Sequence[VideoSource],
-    folder: Path,
+    folder: FeaturesFolder,
     detector: FramewiseDetector,
     name: str,
     fingerprint: str,
@@ -93,7 +94,7 @@ def write_errors(
                 waiting.append(task)
                 passed += 1
                 if passed >= len(waiting):
-                    time.sleep(POLL_SECONDS)
+                    time.sleep(max(POLL_SECONDS, place.store.poll_seconds))
     return result
 
 

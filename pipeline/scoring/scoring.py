@@ -18,8 +18,10 @@ from ...files import write_bytes, write_text
 from ...models.framewise.detector import FramewiseDetector
 from ..features.config import ExtractionConfig
 from ..features.extraction import ExtractionResult, extract
+from ..features.remote.address import FeaturesFolder
+from ..features.remote.store import open_store
 from ..features.sidecar import check_fingerprint
-from ..features.store import Features, FeatureStore
+from ..features.store import Features
 from ..footage.calibration import DRAWN_FOOTAGE
 from ..framewise.errors import write_errors
 from ..support.progress import SILENT, Report
@@ -96,7 +98,7 @@ def score_videos(
     sources: Sequence[VideoSource],
     run: Run,
     out: Path,
-    features: Path,
+    features: FeaturesFolder,
     config: ExtractionConfig,
     report: Report = SILENT,
 ) -> tuple[list[FrameScores], ExtractionResult]:
@@ -123,7 +125,7 @@ def score_videos(
         )
     else:
         extraction = _extract_for(run, sources, features, config, report)
-    store = FeatureStore(features, run.manifest.extractor)
+    store = open_store(features, run.manifest.extractor)
     scored = []
     for source in sources:
         if source.name in extraction.failed:
@@ -135,7 +137,7 @@ def score_videos(
 
 
 def _extract_for(
-    run: Run, sources: Sequence[VideoSource], features: Path, config: ExtractionConfig, report: Report
+    run: Run, sources: Sequence[VideoSource], features: FeaturesFolder, config: ExtractionConfig, report: Report
 ) -> ExtractionResult:
     clipping = run.manifest.clipping
     if not isinstance(clipping, Clipping):

@@ -75,7 +75,9 @@ def training_features(dataset: Dataset, store: FeatureStore) -> tuple[list[Label
         UserError: missing features, or features of different extractors, dimensions or clips.
     """
     videos = dataset.of("train")
-    found = list(store.read_all([video.name for video in videos]))
+    names = [video.name for video in videos]
+    store.gather(names)
+    found = list(store.read_all(names))
     digest = hashlib.sha256()
     for video, features in zip(videos, found, strict=True):
         if features.sidecar.clipping != found[0].sidecar.clipping:

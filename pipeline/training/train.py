@@ -23,6 +23,8 @@ from ...processes import Owner
 from ..datasets import Dataset
 from ..features.bags import TrainingVideos
 from ..features.config import BagConfig
+from ..features.remote.address import FeaturesFolder
+from ..features.remote.store import open_store
 from ..features.store import FeatureStore
 from ..framewise.errors import write_errors
 from ..framewise.learning import digest_of, learn
@@ -46,7 +48,7 @@ LEASE = ".training.lease"  # in a run folder while it is being written
 
 def train(
     dataset: Dataset,
-    features: Path,
+    features: FeaturesFolder,
     out: Path,
     config: TrainingConfig,
     *,
@@ -75,13 +77,13 @@ def train(
 
 
 def _train(
-    dataset: Dataset, features: Path, out: Path, config: TrainingConfig, resume: bool, report: Report
+    dataset: Dataset, features: FeaturesFolder, out: Path, config: TrainingConfig, resume: bool, report: Report
 ) -> RunManifest:
     _check_out(out, resume)
     if not resume:
         for unfinished in (out / "tensorboard").glob("events.out.tfevents.*"):
             unfinished.unlink()
-    store = FeatureStore(features, config.extractor)
+    store = open_store(features, config.extractor)
     if config.detector in FRAMEWISE:
         fitted, data = _fit_framewise(dataset, features, config, report)
     else:
@@ -141,7 +143,7 @@ def _train(
 
 def train_seeds(
     dataset: Dataset,
-    features: Path,
+    features: FeaturesFolder,
     out: Path,
     config: TrainingConfig,
     seeds: int,
@@ -245,7 +247,7 @@ def _check_out(out: Path, resume: bool) -> None:
 
 
 def _fit_framewise(
-    dataset: Dataset, features: Path, config: TrainingConfig, report: Report
+    dataset: Dataset, features: FeaturesFolder, config: TrainingConfig, report: Report
 ) -> tuple[Fitted, TrainingData]:
     """Learn from the frames of the normal videos, and keep the errors of all videos, as features of their own name.
 
@@ -280,7 +282,7 @@ def _fit_framewise(
     for reason in result.failed.values():
         report.say(f"set aside: {reason}")
     own = replace(config, extractor=name, bags=BagConfig(segments=0, scale="none"))
-    data = load_training_data(dataset, FeatureStore(features, name), own)
+    data = load_training_data(dataset, open_store(features, name), own)
     calm = [each for each, abnormal in data.validation if not abnormal] or data.normal.features
     detector.calibrate(torch.cat([torch.from_numpy(each.read(slice(None))[:, 0].copy()) for each in calm]))
     return Fitted(detector.eval(), bank=None), data

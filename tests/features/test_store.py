@@ -200,7 +200,7 @@ def test_a_file_that_ends_while_it_is_read_is_named(store: FeatureStore, monkeyp
     mapped = np.lib.format.open_memmap(path)
     with path.open("r+b") as file:
         file.truncate(mapped.offset + 3 * DIM * 4)  # behind the back of the check that mapping makes
-    monkeypatch.setattr("xelvad.pipeline.features.store._map", lambda path, shape: mapped)
+    monkeypatch.setattr("xelvad.pipeline.features.store.map_array", lambda path, shape: mapped)
     with pytest.raises(UserError, match=r"a\.mp4\.npy: ends too early; delete it"):
         read.read(slice(0, 10), out=np.empty((10, DIM), np.float32))
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...datasets import Dataset, DatasetChoice, read_manifest
-from ...features.store import FeatureStore
+from ...features.remote.address import FeaturesFolder
+from ...features.remote.store import open_store
 from ...scoring.runs import (
     load_run,
     read_manifest_of_run,
@@ -119,7 +120,7 @@ class Ablation:
     """
 
     labels: DatasetChoice
-    features: Path
+    features: FeaturesFolder
     out: Path
     dataset: str
     config: AblationConfig
@@ -128,7 +129,7 @@ class Ablation:
 
 
 def ablate(
-    labels: DatasetChoice, features: Path, out: Path, config: AblationConfig, report: Report = SILENT
+    labels: DatasetChoice, features: FeaturesFolder, out: Path, config: AblationConfig, report: Report = SILENT
 ) -> Ablation:
     """Train and evaluate the whole grid; what is finished is not trained again, what was interrupted goes on.
 
@@ -151,7 +152,7 @@ def ablate(
     cells = grid(config)
     for extractor in dict.fromkeys(cell.training.extractor for cell in cells):
         for dataset in datasets:
-            check_test_videos(dataset, FeatureStore(features, extractor))
+            check_test_videos(dataset, open_store(features, extractor))
     open_to_more = ("detectors", "modes", "seeds", "workers")
     settings = {name: value for name, value in asdict(config).items() if name not in open_to_more}
     claim(out, REQUEST, {"labels": datasets[0].digest} | settings)
@@ -203,7 +204,7 @@ def settings_of(detector: str, variant: Variant, config: AblationConfig) -> Trai
 
 
 def cross_validate(
-    manifest: Path, features: Path, out: Path, config: TrainingConfig, seeds: int = 1, report: Report = SILENT
+    manifest: Path, features: FeaturesFolder, out: Path, config: TrainingConfig, seeds: int = 1, report: Report = SILENT
 ) -> list[Outcome]:
     """Test on every fold once, train on the others, and take the frames of all folds together.
 
@@ -243,7 +244,7 @@ def cross_validate(
 
 
 def train_and_evaluate(
-    dataset: Dataset, features: Path, out: Path, config: TrainingConfig, seeds: int, report: Report = SILENT
+    dataset: Dataset, features: FeaturesFolder, out: Path, config: TrainingConfig, seeds: int, report: Report = SILENT
 ) -> dict[int, Evaluation]:
     """Train into ``out/seed-0`` and so on, whatever is not finished there, and evaluate the last iteration's weights.
 
@@ -261,7 +262,7 @@ def train_and_evaluate(
 
 
 def _trainings(
-    cells: Sequence[Configuration], places: dict[str, Dataset], features: Path, out: Path, seeds: int
+    cells: Sequence[Configuration], places: dict[str, Dataset], features: FeaturesFolder, out: Path, seeds: int
 ) -> list[Training]:
     """All trainings of the grid; ``places`` are the data sets by the folders of their folds."""
     return [

@@ -19,7 +19,8 @@ from ....errors import UserError
 from ....files import write_text
 from ....schema import parse, read_json
 from ...datasets import Dataset, DatasetChoice, folds_in, frame_truth
-from ...features.store import FeatureStore
+from ...features.remote.address import FeaturesFolder
+from ...features.remote.store import open_store
 from ...scoring.config import EventConfig
 from ...scoring.events import find_events
 from ...scoring.runs import LAST, Run, is_run, load_run, seed_folder
@@ -61,11 +62,11 @@ class Journey:
     run: Path
     weights: str
     folds: tuple[Dataset, ...]
-    features: Path
+    features: FeaturesFolder
 
 
 def make_board(
-    labels: DatasetChoice, features: Path, out: Path, config: LeaderboardConfig, report: Report = SILENT
+    labels: DatasetChoice, features: FeaturesFolder, out: Path, config: LeaderboardConfig, report: Report = SILENT
 ) -> Board:
     """Train and measure everything that is not there yet.
 
@@ -85,7 +86,7 @@ def make_board(
     datasets = {fold: labels.read(fold or None) for fold in folds}
     entries = entries_of(config.detectors)
     first = _settings(entries[0], config)
-    store = FeatureStore(features, first.extractor)
+    store = open_store(features, first.extractor)
     for dataset in datasets.values():
         check_test_videos(dataset, store)
     request = {"labels": datasets[folds[0]].digest, "extractor": first.extractor}
@@ -150,11 +151,11 @@ def measure(task: Task) -> Trial:
     return trial
 
 
-def _trial(run: Run, dataset: Dataset, features: Path, fold: str, seconds: float | None) -> Trial:
+def _trial(run: Run, dataset: Dataset, features: FeaturesFolder, fold: str, seconds: float | None) -> Trial:
     from ...evaluation.metrics import ScoredVideo, frame_metrics, rates_at
 
     videos = dataset.of("test")
-    found = FeatureStore(features, run.manifest.extractor).read_all([video.name for video in videos])
+    found = open_store(features, run.manifest.extractor).read_all([video.name for video in videos])
     scores = [score_features(run, video.name, each) for video, each in zip(videos, found, strict=True)]
     scored = [
         ScoredVideo(video.name, video.abnormal, each.scores, frame_truth(video, len(each.scores)))
@@ -286,7 +287,7 @@ def _settings(entry: Entry, config: LeaderboardConfig) -> TrainingConfig:
 
 
 def _task(
-    entry: Entry, fold: str, dataset: Dataset, seed: int, features: Path, out: Path, config: LeaderboardConfig
+    entry: Entry, fold: str, dataset: Dataset, seed: int, features: FeaturesFolder, out: Path, config: LeaderboardConfig
 ) -> Task:
     folder = seed_folder(out / RUNS / entry.folder / fold, seed)
     training = Training(dataset, features, folder, replace(_settings(entry, config), seed=seed))

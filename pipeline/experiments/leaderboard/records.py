@@ -12,6 +12,7 @@ from ....errors import UserError
 from ....files import write_text
 from ....schema import parse, read_json
 from ...datasets import DatasetChoice
+from ...features.remote.address import FeaturesFolder
 from ...scoring.runs import title_of
 
 RESULTS = "results.json"
@@ -124,7 +125,7 @@ class Board:
 
     dataset: str
     labels: DatasetChoice
-    features: Path
+    features: FeaturesFolder
     extractor: str
     fingerprint: str
     folds: tuple[str, ...]
