@@ -19,7 +19,7 @@ from .storage import Found, Storage
 
 FOLDER, SUFFIX = ".index", ".jsonl.gz"
 WORTH_IT = 64  # sidecars that are worth a file
-PART = 256  # sidecars that a process writes before it leaves a file
+PART = 1024  # sidecars that a process writes before it leaves a file
 MOST_BYTES = 1 << 16  # of a sidecar in one: those that list the time of every frame are asked for one by one
 
 

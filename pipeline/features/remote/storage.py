@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,10 +27,12 @@ T = TypeVar("T")
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 WAITS = (2.0, 10.0)  # seconds before a request is tried again, beside what the libraries try themselves
-BATCH = 256  # files that are asked for at once
+AT_ONCE, BATCH = 32, 256  # requests at once, and files that are asked for by them
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}  # that are in no extra
-VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+VERSIONS = ("ETag", "etag", "generation", "md5Hash")  # any of these says which version it is, else its time
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+# Else s3fs asks for the size of every file before it reads it, in order to read parts of large ones at once.
+OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
 # Kinds of store that can make a file unless it is there, as one step; fsspec's own way for all others looks first.
 EXCLUSIVE = {"s3", "gs", "gcs", "abfs", "file", "memory"}
 WHOLE = {"s3", "gs", "gcs", "abfs"}  # kinds whose files appear as a whole
@@ -112,25 +115,42 @@ class Storage:
             return None
         return _found(about) if about["type"] == "file" else None
 
+    def look_at(self, beginning: str, endings: Sequence[str]) -> dict[str, Found | None]:
+        """Several files whose names begin alike, as by `look`, with one request where that is possible.
+
+        Raises:
+            UserError: as `files`.
+        """
+        names = [beginning + ending for ending in endings]
+        if self._kinds & WHOLE:
+            found = dict(self.beginning(beginning))
+            return {name: found.get(name) for name in names}
+        return {name: self.look(name) for name in names}
+
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """The contents of small files, many at once; those that are gone are left out.
 
         Raises:
             UserError: as `files`.
         """
-        for start in range(0, len(names), BATCH):
-            paths = {self._path(name): name for name in names[start : start + BATCH]}
-            found: dict[str, Any] = self._ask(self._cat, list(paths))
-            for path, content in found.items():
-                if isinstance(content, bytes):
-                    yield paths[path], content
+        if len(names) == 1:
+            found = self._read(names[0])
+            if found is not None:
+                yield names[0], found
+            return
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="xelvad-read") as threads:
+            for start in range(0, len(names), BATCH):  # so much is held in memory
+                some = names[start : start + BATCH]
+                for name, found in zip(some, threads.map(self._read, some), strict=True):
+                    if found is not None:
+                        yield name, found
 
-    def _cat(self, paths: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = self._system.cat(paths, on_error="return")
-        for content in found.values():
-            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
-                raise content
-        return found
+    def _read(self, name: str) -> bytes | None:
+        try:
+            content: bytes = self._ask(self._system.cat_file, self._path(name))
+        except FileNotFoundError:
+            return None
+        return content
 
     def fetch(self, name: str, path: Path) -> None:
         """Copy a file to a local path, however large it is.
@@ -287,7 +307,7 @@ def _connect(remote: RemoteFolder) -> tuple[Any, str]:
     except ImportError as error:
         raise UserError(f"{remote.url}: for features at a URL, pip install 'xelvad[remote]'") from error
     try:
-        system, root = fsspec.core.url_to_fs(remote.url, use_listings_cache=False)
+        system, root = fsspec.core.url_to_fs(remote.url, **OPTIONS.get(remote.scheme, {}), use_listings_cache=False)
     except ImportError as error:
         more = f" {PACKAGES[remote.scheme]}" if remote.scheme in PACKAGES else ""
         raise UserError(f"{remote.url}: for features there, pip install 'xelvad[remote]'{more} ({error})") from error
@@ -316,10 +336,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def _found(about: dict[str, Any]) -> Found:
-    version = next((f"{key} {about[key]}" for key in VERSIONS if about.get(key)), "")
     size = int(about["size"] or 0)
+    modified = next((_seconds(about[key]) for key in TIMES if about.get(key)), 0.0)
+    version = next((about[key] for key in VERSIONS if about.get(key)), modified)
     stamp = int.from_bytes(sha256(f"{size} {version}".encode()).digest()[:8], "big") % STAMPS
-    return Found(size, FIRST_STAMP + stamp, next((_seconds(about[key]) for key in TIMES if about.get(key)), 0.0))
+    return Found(size, FIRST_STAMP + stamp, modified)
 
 
 def _seconds(value: Any) -> float:

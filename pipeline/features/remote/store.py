@@ -19,6 +19,8 @@ from ....errors import UserError
 from ....files import DAY
 from ....leases import SUFFIX as LEASE
 from ....leases import LeaseFile, remove_if_stale
+from ...videos.clips import Clipping, Segments
+from ...videos.sources import VideoSource
 from ..sidecar import Sidecar, check_fingerprint
 from ..store import Features, FeatureStore, FeatureWriter
 from . import index, journal
@@ -28,7 +30,7 @@ from .leases import BEAT, RemoteLease
 from .storage import Found, storage_of
 
 DOWNLOADS = 16  # at once
-HEADER = 256  # bytes of an array's file before its numbers, at most
+HEADER = 64  # bytes: an array's file has one or two times as many before its numbers
 
 
 def open_store(where: FeaturesFolder, extractor: str) -> FeatureStore:
@@ -169,15 +171,23 @@ class RemoteStore(FeatureStore):
             self._bring(key)
             return Sidecar.read(self.root / key)
 
+    def current(
+        self, source: VideoSource, fingerprint: str, clipping: Clipping | Segments, reuse_static: float = 0.0
+    ) -> Sidecar | None:
+        """As `FeatureStore.current`."""
+        with self._by_its_url():
+            return super().current(source, fingerprint, clipping, reuse_static)
+
     def is_whole(self, name: str, sidecar: Sidecar) -> bool:
         """As `FeatureStore.is_whole`, by the size that was listed."""
         found = self._there.get(self._array(name))
-        return found is not None and 0 < found.size - 4 * math.prod(sidecar.shape) <= HEADER
+        header = 0 if found is None else found.size - 4 * math.prod(sidecar.shape)
+        return header > 0 and header % HEADER == 0
 
     def read(self, name: str, fingerprint: str | None = None) -> Features:
         """As `FeatureStore.read`; the array is copied when it is looked at."""
         key, sidecar = self._array(name), self.sidecar(name)
-        where = Path(self.remote.url + "/" + key)
+        where = f"{self.remote.url}/{key}"
         if sidecar is None:
             raise UserError(f"{self.remote.url}/{self._sidecar(name)}: there is none; extract the video again")
         with self._by_its_url():
@@ -232,8 +242,9 @@ class RemoteStore(FeatureStore):
 
     def refresh(self, name: str) -> None:
         """As `FeatureStore.refresh`."""
-        for key in (self._sidecar(name), self._array(name)):
-            self._note(key, self._storage.look(key))
+        beginning = self._array(name).removesuffix("npy")
+        for key, found in self._storage.look_at(beginning, ["json", "npy"]).items():
+            self._note(key, found)
         self._set_aside.refresh(name)
 
     def _note(self, key: str, found: Found | None) -> None:
