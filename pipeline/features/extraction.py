@@ -128,9 +128,9 @@ class _Row:
     features: NDArray[np.float32] | None = None  # None until computed
 
 
-@dataclass
+@dataclass(slots=True)
 class _Job:
-    """One video on its way."""
+    """One video on its way; there may be many thousands, of which few are under way."""
 
     task: Task
     clips: int = 0
@@ -138,7 +138,7 @@ class _Job:
     closed: Closed | None = None
     failed: bool = False
     reused: list[int] = field(default_factory=list)
-    files: ExitStack = field(default_factory=ExitStack)
+    files: ExitStack | None = None  # once it is opened
     writers: dict[str, FeatureWriter] = field(default_factory=dict)
     last: dict[str, _Row] = field(default_factory=dict)
 
@@ -150,16 +150,20 @@ class _Job:
     def finish(self) -> None:
         """All files are whole: put them in place, and keep nothing."""
         self.task.settled = True
-        self.files.close()
-        self.task.leases.close()
-        self.closed = None
+        if self.files is not None:
+            self.files.close()
+        self.task.release()
+        self.files = self.closed = None
         self.writers.clear()
         self.last.clear()
 
     def abandon(self) -> None:
         """Let what was written of this video vanish, unless it is finished."""
-        with self.task.leases, suppress(_AbandonedError), self.files:
-            raise _AbandonedError
+        with ExitStack() as stack:
+            stack.callback(self.task.release)
+            if self.files is not None:
+                with suppress(_AbandonedError), self.files:
+                    raise _AbandonedError
 
     def write(self, extractor: str, row: _Row) -> None:
         """Append the features of a row, as often as it stands for a clip."""
@@ -180,12 +184,17 @@ class _Extraction:
     def run(self) -> None:
         """Make all feature files. What was being written when something goes wrong vanishes."""
         with ExitStack() as stack:
-            for job in self.jobs:
-                stack.callback(job.abandon)
+            stack.callback(self._abandon)
             while (claims := self._left()) is not None:
                 if not self.batches:
                     self._start(stack)
                 self._extract(claims)
+
+    def _abandon(self) -> None:
+        with ExitStack() as stack:
+            for job in self.jobs:
+                if job.files is not None or job.task.leases:
+                    stack.callback(job.abandon)
 
     def _left(self) -> Iterator[int] | None:
         """Numbers of jobs to do here, at least one, each taken when it is asked for; None once nothing is left.
@@ -271,6 +280,7 @@ class _Extraction:
 
     def _open(self, job: _Job, event: Opened) -> None:
         self.progress.start(job.name, self.clipping.count(event.info.declared_frames))
+        job.files = ExitStack()
         for place in job.task.places:
             spec = spec_of(place.name)
             file = place.store.write(job.name, spec.feature_dim, spec.crops)

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ... import __version__
-from ...leases import try_acquire
+from ...leases import Lease, try_acquire
 from ..videos.clips import Clipping
 from ..videos.identity import stamp
 from ..videos.sources import VideoSource
@@ -194,9 +194,9 @@ class Place:
         return True
 
 
-@dataclass
+@dataclass(slots=True)
 class Task:
-    """A video, and what is left to do about it.
+    """A video, and what is left to do about it. There may be many thousands: each is small.
 
     Attributes:
         source: the video.
@@ -212,7 +212,7 @@ class Task:
     settled: bool = False
     reason: str | None = None
     stamp: tuple[int, int] | None = None
-    leases: ExitStack = field(default_factory=ExitStack)
+    leases: list[Lease] = field(default_factory=list)
 
     def is_to_do(self) -> bool:
         """Look at the folder (again): whether there is something to do.
@@ -220,7 +220,9 @@ class Task:
         Raises:
             UserError: as `Place.has`.
         """
-        self.places = [place for place in self.places if not place.has(self.source)]
+        lacking = [place for place in self.places if not place.has(self.source)]
+        if len(lacking) < len(self.places):
+            self.places = lacking
         for place in self.places:
             reason = place.quarantine.reason(self.source)
             if reason is not None:
@@ -238,18 +240,28 @@ class Task:
             UserError: as `Place.has`.
             OSError: the folder cannot be written to.
         """
+        held: list[Lease] = []
         with ExitStack() as leases:
             for place in self.places:
                 lease = try_acquire(place.store.lease_on(self.source.name))
                 if lease is None:
                     return False
                 leases.enter_context(lease)
+                held.append(lease)
                 place.store.refresh(self.source.name)
             if not self.is_to_do():  # another process has done it since
                 return False
             self.stamp = stamp_of(self.source)
-            self.leases = leases.pop_all()
+            leases.pop_all()
+        self.leases = held
         return True
+
+    def release(self) -> None:
+        """Let other processes have the video."""
+        with ExitStack() as leases:
+            for lease in self.leases:
+                leases.push(lease)
+            self.leases = []
 
 
 def clear(sources: Sequence[VideoSource], places: Sequence[Place]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,8 @@ def write_errors(
             task = waiting.popleft()
             if task.claim():
                 passed = 0
-                with task.leases:
+                with ExitStack() as stack:
+                    stack.callback(task.release)
                     _write(task, place, decoder, detector, fingerprint, progress, result)
             elif task.settled:
                 result.count(task)
