@@ -11,9 +11,8 @@ it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -373,12 +372,13 @@ def _is_current(store: FeatureStore, file: FeatureFile, sidecar: Sidecar) -> boo
         raise UserError(f"{path}: made with {there.clipping}, not {sidecar.clipping}; use another --features folder")
     if not store.array_path(sidecar.video).exists():
         return False
-    if replace(there, video_sha256="", version=__version__, video_modified=sidecar.video_modified) != sidecar:
+    made = replace(sidecar, features_sha256=there.features_sha256, format=there.format)  # known once it is written
+    if replace(there, video_sha256="", version=__version__, video_modified=sidecar.video_modified) != made:
         return False
     if there.video_modified != sidecar.video_modified:
         if file.digest() != there.video_sha256:
             return False
-        write_text(path, json.dumps(asdict(replace(there, video_modified=sidecar.video_modified))))
+        write_text(path, replace(there, video_modified=sidecar.video_modified).text())
     return True
 
 
