@@ -28,7 +28,7 @@ from ..videos.probe import VideoError
 from ..videos.reader import open_video
 from .config import ImportConfig
 from .foreign import TEXT_SEGMENTS, FeatureFile, FoundFiles, find_files, is_text, some, unread_note
-from .sidecar import MAX_CROPS, MAX_DIM, Sidecar, Timeline, check_fingerprint
+from .sidecar import MAX_CROPS, MAX_DIM, Sidecar, Timeline, check_fingerprint, imported_fingerprint
 from .store import FeatureStore
 
 CROPS = (1, 5, 10)  # that published features have
@@ -349,7 +349,7 @@ def _sidecar_of(source: _Source, clipping: Clipping | Segments, config: ImportCo
         timeline=Timeline(0.0, config.frame_rate),
         clipping=clipping,
         extractor=config.extractor,
-        fingerprint=f"imported {config.extractor}",
+        fingerprint=imported_fingerprint(config.extractor),
         feature_dim=source.shape[-1],
         decoder="none: imported features" + (", crops first" if source.file.crops_first else ""),
         version=__version__,

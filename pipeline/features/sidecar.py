@@ -112,6 +112,11 @@ class Sidecar:
         rows = (self.feature_dim,) if self.crops is None else (self.crops, self.feature_dim)
         return self.clipping.count(self.frames), *rows
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether others made the features: ``video_bytes`` and so on are then of their file, not of the video."""
+        return self.fingerprint == imported_fingerprint(self.extractor)
+
     def _contradiction(self) -> str:
         """What about this cannot be, though every key alone could; empty where there is nothing."""
         times = self.timeline.seconds
@@ -126,6 +131,11 @@ class Sidecar:
         if any(clip >= clips for clip in self.reused) or any(later <= clip for clip, later in pairwise(self.reused)):
             return f"reused: not numbers of {clips} clips, in order"
         return ""
+
+
+def imported_fingerprint(extractor: str) -> str:
+    """The fingerprint of features that others made, filed under the name of an extractor."""
+    return f"imported {extractor}"
 
 
 def check_fingerprint(where: Path, found: str, wanted: str | None) -> None:
