@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("features", type=Path, metavar="FEATURES", help=FOLDER_HELP)
     extractor = "whose features; those of all that there are by default"
     parser.add_argument("--extractor", type=str, nargs="+", default=[], help=extractor)
-    videos = f"features of videos that are not among these go as well: {VIDEOS_HELP}"
+    videos = f"the videos that there are ({VIDEOS_HELP}): features of any other go as well"
     parser.add_argument("--videos", type=Path, nargs="+", default=[], help=videos)
     others = "features that the extractor would make otherwise now go as well, with other weights for instance"
     parser.add_argument("--other_fingerprints", action="store_true", help=others)

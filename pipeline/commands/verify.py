@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("features", type=Path, metavar="FEATURES", help=FOLDER_HELP)
     extractor = "whose features; those of all that there are by default"
     parser.add_argument("--extractor", type=str, nargs="+", default=[], help=extractor)
-    videos = f"that the features were made of, to be compared with them: {VIDEOS_HELP}"
+    videos = f"what the features were made of, to be compared with them: {VIDEOS_HELP}"
     parser.add_argument("--videos", type=Path, nargs="+", default=[], help=videos)
     deep = "read every video and compare its digest, also where its size and time are those of when it was extracted"
     parser.add_argument("--deep", action="store_true", help=deep)

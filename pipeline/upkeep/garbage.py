@@ -148,14 +148,17 @@ def _delete(store: FeatureStore, garbage: Garbage) -> str | None:
     """Delete files that belong together; says why they stay, or None."""
     if garbage.kind == "lease":
         return None if remove_if_stale(garbage.files[0].path) else "somebody holds it again"
-    lease = None
-    if garbage.filed is not None:
-        lease = try_acquire(beside(store.array_path(garbage.filed.name)))
+    filed, lease = garbage.filed, None
+    if filed is not None:
+        lease = try_acquire(beside(store.array_path(filed.name)))
         if lease is None:
             return "another process is at work on it"
     with lease or nullcontext():
-        unchanged = all(file.is_as_seen for file in garbage.files)
-        if not unchanged or (garbage.filed is not None and Filed.at(store, garbage.filed.name) != garbage.filed):
+        if filed is None:
+            is_as_found = all(file.is_as_seen for file in garbage.files)
+        else:  # and what is not there must not have come
+            is_as_found = Filed.at(store, filed.name) == filed
+        if not is_as_found:
             return "it has changed since it was found"
         for file in garbage.files:
             file.path.unlink()

@@ -185,6 +185,11 @@ def cut(folder: Path) -> None:
     (folder / "mean.npy").write_bytes((folder / "mean.npy").read_bytes()[:-1])
 
 
+def longer(folder: Path) -> None:
+    np.save(folder / "mean.npy", ARRAY)
+    (folder / "mean.npy").write_bytes((folder / "mean.npy").read_bytes() + b"mine")
+
+
 def of_another_extractor(folder: Path) -> None:
     fields = json.loads((folder / "a.mp4.json").read_text())
     (folder / "notes.json").write_text(json.dumps(fields | {"extractor": "c3d"}))
@@ -209,6 +214,7 @@ STRANGE: dict[str, tuple[Callable[[Path], object], bool]] = {
     "objects": (lambda folder: np.save(folder / "mean.npy", ARRAY.astype(object)), True),
     "no array": (lambda folder: (folder / "mean.npy").write_bytes(b"mine"), True),
     "cut": (cut, True),
+    "longer": (longer, True),
     "json": (lambda folder: (folder / "notes.json").write_text("{}"), True),
     "of another extractor": (of_another_extractor, True),
     "a folder": (lambda folder: (folder / "mean.npy").mkdir(), False),
@@ -371,6 +377,22 @@ def test_what_has_changed_since_it_was_found_stays(
     assert (result.files, result.failed) == (0, [])
     assert len(result.kept) == 1
     assert contents(tmp_path) == before
+
+
+def test_leftovers_and_leases_that_are_others_now_stay(features: Path, folder: Path) -> None:
+    left = folder / f".x.npy.{GONE.tag}.01234567.tmp"
+    left.write_bytes(b"half")
+    lease = lease_of(folder / "day/c.mp4.npy", GONE)
+    heap = find(features)
+    assert len(heap.garbage) == 2
+    left.write_bytes(b"somebody's")
+    held = try_acquire(lease)
+    assert held is not None
+    result = delete(heap)
+    assert result.kept == [f"{left}: it has changed since it was found", f"{lease}: somebody holds it again"]
+    assert held.is_ours
+    assert left.read_bytes() == b"somebody's"
+    held.release()
 
 
 def test_what_somebody_takes_up_meanwhile_stays(features: Path, folder: Path) -> None:
