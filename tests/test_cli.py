@@ -250,7 +250,15 @@ def test_a_bad_request_gets_one_clear_line_and_code_2(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "--iteration", "many"], ["evaluate", "--protocol", "papers"], ["fly"], ["score"], []]
+    "arguments",
+    [
+        ["train", "--iteration", "many"],
+        ["evaluate", "--protocol", "papers"],
+        ["fly"],
+        ["score"],
+        [],
+        ["score", "a.mp4", "--run", "r", "--out", "o", "--shard", "1/2"],
+    ],
 )
 def test_what_cannot_be_parsed_is_code_2(arguments: list[str]) -> None:
     result = subprocess.run([*XELVAD, *arguments], capture_output=True, text=True, check=False)
