@@ -17,9 +17,7 @@ import datetime
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +28,7 @@ from scipy import stats
 from xelvad import __version__
 from xelvad.pipeline.datasets import frame_truth, read_manifest
 from xelvad.pipeline.evaluation.metrics import ScoredVideo, frame_metrics
-from xelvad.pipeline.experiments.trainings import folds_of
+from xelvad.pipeline.experiments.trainings import at_once, folds_of
 from xelvad.pipeline.features.config import ExtractionConfig, ImportConfig
 from xelvad.pipeline.features.extraction import extract
 from xelvad.pipeline.features.importing import import_features
@@ -114,7 +112,6 @@ def figures(videos: Sequence[ScoredVideo]) -> dict[str, float]:
 
 def run(task: Task) -> list[tuple[str, bool, np.ndarray, np.ndarray]]:
     """Train, if it is not there, and score the fold: of each test video name, label, scores and truth."""
-    torch.set_num_threads(1)
     dataset = read_manifest(manifest_of(task.data), task.fold)
     folder = seed_folder(task.runs / task.data / task.label.replace(" ", "_") / task.fold, task.config.seed)
     config = replace(task.config, extractor=EXTRACTORS[task.data], follow_test=False)
@@ -164,27 +161,23 @@ class Measured:
 def measure(data: str, found: dict[str, TrainingConfig], options: argparse.Namespace) -> dict[str, Measured]:
     """Train and test everything, several trainings at a time."""
     folds = folds_of(manifest_of(data))
-    seeds = range(options.seeds)
-    tasks = [
-        Task(data, label, fold, options.features, options.runs, replace(config, seed=seed))
-        for label, config in found.items()
-        for seed in seeds
-        for fold in folds
-    ]
     measured = {}
-    # Started anew: a fork of a process that has extracted features would wait for threads that it does not have.
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-        results = pool.map(run, tasks)
-        for label in found:
-            scored = [[[ScoredVideo(*video) for video in next(results)] for _ in folds] for _ in seeds]
-            of_folds = [[figures(videos) for videos in fold] for fold in scored]
-            together = [figures([video for videos in fold for video in videos]) for fold in scored]
-            measured[label] = Measured(
-                {name: np.array([[each[name] for each in row] for row in of_folds]) for name in COLUMNS},
-                {name: np.array([each[name] for each in together]) for name in COLUMNS},
-                [averaged(list(of_fold)) for of_fold in zip(*scored, strict=True)],
-            )
-            print(row_of(label, measured[label], measured), flush=True)
+    for label, config in found.items():
+        tasks = [
+            Task(data, label, fold, options.features, options.runs, replace(config, seed=seed))
+            for seed in range(options.seeds)
+            for fold in folds
+        ]
+        results = iter(at_once(run, tasks, WORKERS))
+        scored = [[[ScoredVideo(*video) for video in next(results)] for _ in folds] for _ in range(options.seeds)]
+        of_folds = [[figures(videos) for videos in fold] for fold in scored]
+        together = [figures([video for videos in fold for video in videos]) for fold in scored]
+        measured[label] = Measured(
+            {name: np.array([[each[name] for each in row] for row in of_folds]) for name in COLUMNS},
+            {name: np.array([each[name] for each in together]) for name in COLUMNS},
+            [averaged(list(of_fold)) for of_fold in zip(*scored, strict=True)],
+        )
+        print(row_of(label, measured[label], measured), flush=True)
     return measured
 
 

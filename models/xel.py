@@ -102,9 +102,10 @@ class XEL(nn.Module):
         validation_weight: λ1 of the paper.
         margin_weight: λ2 of the paper.
         dropout: leave dropout on while XEL compares, as the published script does.
-        progressive: ours: multiply the validation loss by the mean score of the abnormal clips, without gradient. It
-            pulls scores down and cannot tell which: in full from the start, it flattens a detector whose abnormal
-            clips have not risen yet. So it pulls no more than they have.
+        progressive: ours: multiply both losses by how far the abnormal clips stand above the bank, their mean scores'
+            difference, without gradient; by 0 where they stand below. While the detector cannot tell them apart, the
+            validation loss pulls all scores down alike, and the margin loss holds on to clips that happen to be
+            highest: in full from the start, they undo what was learned. So they weigh as much as it tells apart.
         rows: ours: with how many rows of the bank a step compares, drawn anew at each; None for all. Both losses are
             means, so that theirs over drawn rows is the same in expectation, and a step costs no more with a thousand
             normal videos than with ten. Where a row is a clip with its neighbours, that is most of the cost.
@@ -170,11 +171,14 @@ class XEL(nn.Module):
         with nullcontext() if self.dropout else evaluating(detector):
             scores = detector.score(torch.cat([abnormal_clips, self._drawn()]))  # (B + M, F) -> (B + M,)
         abnormal_max, bank_scores = scores[: len(abnormal_clips)], scores[len(abnormal_clips) :]
-        risen = float(abnormal_max.detach().mean()) if self.progressive else 1.0
-        return {
-            "validation": self.validation_weight * risen * validation_loss(bank_scores),
+        terms = {
+            "validation": self.validation_weight * validation_loss(bank_scores),
             "margin": self.margin_weight * dynamic_margin_loss(abnormal_max, bank_scores, margin),
         }
+        if self.progressive:
+            apart = (abnormal_max.mean() - bank_scores.mean()).detach().clamp(min=0)
+            terms = {name: apart * term for name, term in terms.items()}
+        return terms
 
     def _drawn(self) -> Tensor:
         """The rows of the bank that a step compares with."""

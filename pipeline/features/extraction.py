@@ -24,6 +24,7 @@ from ...extractors import create_extractor, spec_of
 from ...extractors.batching import ClipBatches
 from ...extractors.precision import fingerprint_of
 from ..footage.calibration import DRAWN_FOOTAGE
+from ..support.behind import Behind
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Report
 from ..videos.clips import Clipping
@@ -31,7 +32,7 @@ from ..videos.sources import VideoSource
 from ..videos.stillness import Stillness
 from ..videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .config import ExtractionConfig
-from .quarantine import Place, Task, clear
+from .quarantine import Place, Task, clear, of_shard
 from .remote.address import FeaturesFolder
 from .sidecar import Sidecar, Timeline
 from .store import FeatureWriter
@@ -75,7 +76,7 @@ def extract(
     that process ends before it is done.
 
     Args:
-        sources: what `find_videos` found.
+        sources: what `find_videos` found: all of it, also where only a shard of it is to be done.
         folder: the features folder; files go to ``folder/<extractor>/<name>.npy``.
         config: how.
         report: is told how far it is.
@@ -100,6 +101,7 @@ def extract(
         )
         for spec in specs
     ]
+    sources = of_shard(sources, config.shard)
     clear(sources, places)
     result, jobs = ExtractionResult(), []
     for source in sources:
@@ -185,6 +187,8 @@ class _Extraction:
         """Make all feature files. What was being written when something goes wrong vanishes."""
         with ExitStack() as stack:
             stack.callback(self._abandon)
+            places = self.jobs[0].task.places
+            self.kept: Behind[_Job] = stack.enter_context(Behind(max(place.store.uploads for place in places)))
             while (claims := self._left()) is not None:
                 if not self.batches:
                     self._start(stack)
@@ -247,9 +251,11 @@ class _Extraction:
         with closing(reader.events()) as events:
             for event in events:
                 self._take(event)
+                self._count_kept()
                 while self.elsewhere:
                     self.progress.finish(self.elsewhere.popleft().name, 0)
             self._computed_all()
+        self._count_kept(wait=True)
 
     def _prepare_for(self, number: int) -> Prepare[dict[str, Tensor] | None]:
         """What a reader's thread does with each clip of a video: its inputs for every network, None for a still one."""
@@ -353,16 +359,19 @@ class _Extraction:
                     notes=end.summary.notes,
                 )
             )
-        job.finish()
-        for place in job.task.places:
-            place.quarantine.lift(job.name)
-        self.result.extracted.append(job.task.source)
         decoded, declared = end.summary.decoded_frames, end.summary.info.declared_frames
         if decoded < declared:
             self._note(job, f"only {decoded} of {declared} frames can be decoded")
         for note in end.summary.notes:
             self._note(job, note)
-        self.progress.finish(job.name, job.clips)
+        self.kept.give(job.finish, job)
+
+    def _count_kept(self, wait: bool = False) -> None:
+        for job in self.kept.done(wait):
+            for place in job.task.places:
+                place.quarantine.lift(job.name)
+            self.result.extracted.append(job.task.source)
+            self.progress.finish(job.name, job.clips)
 
     def _fail(self, job: _Job, event: Failed) -> None:
         job.failed = job.task.settled = True

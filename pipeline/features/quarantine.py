@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...leases import Lease, try_acquire
+from ..support.shards import Shard
 from ..videos.clips import Clipping
 from ..videos.identity import stamp
 from ..videos.sources import VideoSource
@@ -240,6 +241,8 @@ class Task:
             UserError: as `Place.has`.
             OSError: the folder cannot be written to.
         """
+        if any(place.store.seems_made(self.source.name) for place in self.places) and not self.is_to_do():
+            return False
         held: list[Lease] = []
         with ExitStack() as leases:
             for place in self.places:
@@ -262,6 +265,20 @@ class Task:
             for lease in self.leases:
                 leases.push(lease)
             self.leases = []
+
+
+def of_shard(sources: Sequence[VideoSource], shard: str | None) -> Sequence[VideoSource]:
+    """The videos of a shard, in their order: shards have about as many bytes each.
+
+    Args:
+        sources: all videos.
+        shard: as in `ExtractionConfig`.
+    """
+    if shard is None:
+        return sources
+    sizes = {source.name: (stamp_of(source) or (0, 0))[0] for source in sources}  # one that is gone is nobody's burden
+    names = Shard.parse(shard).of(sizes)
+    return [source for source in sources if source.name in names]
 
 
 def clear(sources: Sequence[VideoSource], places: Sequence[Place]) -> None:

@@ -9,11 +9,10 @@ writing was interrupted is never read.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,14 +47,12 @@ class Features:
         shape: ``(clips, feature_dim)`` or ``(clips, crops, feature_dim)``.
         sidecar: what the features were made of and with.
         held: all of them in memory, read once and checked; None where they stay on disk.
-        bring: has the file be there, which may lie elsewhere until it is read; None where it is there.
     """
 
     path: Path
     shape: tuple[int, ...]
     sidecar: Sidecar
     held: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
-    bring: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def clips(self) -> int:
@@ -120,8 +117,6 @@ class Features:
         return block
 
     def _mapped(self) -> np.memmap[Any, Any]:
-        if self.bring is not None:
-            self.bring()
         return map_array(self.path, self.shape)
 
     def pieces(self, size: int = PIECE_ROWS) -> Iterator[NDArray[np.float32]]:
@@ -153,6 +148,7 @@ def hold(videos: Sequence[Features], room: int = HELD_BYTES) -> list[Features]:
 class FeatureStore:
     """The feature files of one extractor in one folder."""
 
+    uploads = 0  # that are made in the background while videos are extracted
     poll_seconds = 0.0  # at least, between two looks at what other processes work on
 
     def __init__(self, root: Path, extractor: str) -> None:
@@ -211,11 +207,7 @@ class FeatureStore:
         return (path.relative_to(self.folder).with_suffix("").as_posix() for path in self.folder.rglob("*.json"))
 
     def gather(self, names: Sequence[str]) -> None:
-        """Have the features of these videos at hand together, to be read in any order: those of a folder are.
-
-        Raises:
-            UserError: they cannot be, all at once.
-        """
+        """Have the features of these videos at hand, all at once, or raise a `UserError`: those of a folder are."""
 
     def read(self, name: str, fingerprint: str | None = None) -> Features:
         """The features of the video ``name``. Only their header is looked at; `Features.read` checks what it reads.
@@ -294,11 +286,7 @@ class FeatureStore:
             self.put_sidecar(source.name, replace(sidecar, video_modified=modified))
 
     def sidecar(self, name: str) -> Sidecar | None:
-        """The sidecar of a video's features; None where there is none, whatever else there is.
-
-        Raises:
-            UserError: it is damaged.
-        """
+        """The sidecar of a video's features; None where there is none. A damaged one is a `UserError`."""
         return Sidecar.read_if_there(self.sidecar_path(name))
 
     def prepare(self, names: Iterable[str]) -> None:
@@ -316,6 +304,10 @@ class FeatureStore:
         """Where the lease on a video's features lies."""
         return beside(self.array_path(name))
 
+    def seems_made(self, name: str) -> bool:
+        """Whether others have made a video since, for all that is known without asking: of a folder nothing."""
+        return False
+
     def refresh(self, name: str) -> None:
         """Look again for what others have made of a video since; a folder is looked at whenever it is asked."""
 
@@ -332,7 +324,7 @@ class FeatureStore:
 
     def put_sidecar(self, name: str, sidecar: Sidecar) -> None:
         """Exchange the sidecar of features that stay as they are."""
-        write_text(self.sidecar_path(name), json.dumps(asdict(sidecar)))
+        write_text(self.sidecar_path(name), sidecar.text())
 
     @contextmanager
     def write(self, name: str, feature_dim: int, crops: int | None = None) -> Iterator[FeatureWriter]:
@@ -353,19 +345,22 @@ class FeatureStore:
             if writer.sidecar is None:
                 raise RuntimeError(f"{path}: written without a sidecar")
             sidecar_path.unlink(missing_ok=True)  # never an old sidecar beside a new array
-        write_text(sidecar_path, json.dumps(asdict(writer.sidecar)))
+        write_text(sidecar_path, writer.sidecar.text())
         self._index = None
 
 
 class FeatureWriter:
-    """Appends features to a file that nobody sees until it is whole; memory does not grow with the video."""
+    """Appends features to a file that nobody sees until it is whole; memory does not grow with the video.
+
+    The sidecar gets the digest of all that was appended: by it `xelvad verify` knows the file to be as it was written.
+    """
 
     sidecar: Sidecar | None = None
 
     def __init__(self, file: IO[bytes], path: Path, feature_dim: int, crops: int | None = None) -> None:
         self._file, self._path = file, path
         self._row = (feature_dim,) if crops is None else (crops, feature_dim)  # shape of one clip's features
-        self.clips = 0
+        self.clips, self._digest = 0, hashlib.sha256()
         self._write_header()
 
     def append(self, features: NDArray[np.float32]) -> None:
@@ -378,8 +373,10 @@ class FeatureWriter:
             raise ValueError(f"features {features.shape}, expected (n, {', '.join(map(str, self._row))})")
         if not np.isfinite(features).all():
             raise UserError(f"{self._path}: the network gave NaN or infinite features, the file was not written")
+        data = np.ascontiguousarray(features, "<f4")
         with naming(self._path):
-            self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
+            self._file.write(data.tobytes())
+        self._digest.update(data.data)
         self.clips += len(features)
 
     def finish(self, sidecar: Sidecar) -> None:
@@ -387,7 +384,7 @@ class FeatureWriter:
         with naming(self._path):
             self._file.seek(0)  # writes what is waiting
         self._write_header()  # NumPy pads headers so that one for more rows takes the same room
-        self.sidecar = sidecar
+        self.sidecar = replace(sidecar, features_sha256=self._digest.hexdigest())
 
     def _write_header(self) -> None:
         header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (self.clips, *self._row)}

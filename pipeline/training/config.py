@@ -33,8 +33,8 @@ class XELConfig:
         warmup: share of the iterations before XEL sets in.
         margins: values of the margin ε, in turn. One value is a fixed margin.
         margin_step: share of the iterations that each margin lasts; equal parts of those after the warm-up by default.
-        progressive: multiply the validation loss by the mean score of the abnormal videos' highest clips, so that it
-            does not pull scores down before they have risen; not in the paper.
+        progressive: multiply both losses by how far the abnormal videos' highest clips stand above the bank in the
+            mean, so that they do not undo what was learned while the detector tells little apart; not in the paper.
         rows: with how many rows of the bank a step compares, drawn anew at each; null for all, as in the paper. For
             detectors that look at neighbours a row is 32 clips, and all of them would be most of a step's cost.
     """

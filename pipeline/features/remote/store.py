@@ -8,12 +8,18 @@ known from one listing, and single videos are looked at again while they are lea
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ....errors import UserError
 from ....files import DAY
@@ -30,6 +36,7 @@ from .leases import BEAT, RemoteLease
 from .storage import Found, storage_of
 
 DOWNLOADS = 16  # at once
+LIST_SECONDS = 60.0  # between two listings
 HEADER = 64  # bytes: an array's file has one or two times as many before its numbers
 
 
@@ -46,6 +53,41 @@ def open_store(where: FeaturesFolder, extractor: str) -> FeatureStore:
     return RemoteStore(where, extractor) if isinstance(where, RemoteFolder) else FeatureStore(where, extractor)
 
 
+@dataclass(frozen=True)
+class RemoteFeatures(Features):
+    """Features that are copied here when they are looked at, and again where the copy had to go.
+
+    Attributes:
+        bring: has the copy be there.
+        url: of the file.
+    """
+
+    bring: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+    url: str = ""
+
+    def _mapped(self) -> np.memmap[Any, Any]:
+        self.bring()
+        return super()._mapped()
+
+    def read(
+        self, rows: slice | NDArray[np.int64], crop: int | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """As `Features.read`."""
+        with said_of(str(self.path), self.url):
+            return super().read(rows, crop, out)
+
+
+@contextmanager
+def said_of(copy: str, url: str) -> Iterator[None]:
+    """What is said of a copy is meant for the file that it is of."""
+    try:
+        yield
+    except UserError as error:
+        if copy not in str(error):
+            raise
+        raise UserError(str(error).replace(copy, url)) from error
+
+
 class RemoteStore(FeatureStore):
     """The feature files of one extractor at a URL; paths are those of their copies.
 
@@ -57,6 +99,7 @@ class RemoteStore(FeatureStore):
         UserError: the URL cannot be reached, or its package is not installed.
     """
 
+    uploads = 4
     poll_seconds = 10.0  # each look is a request for every video that is waited for
 
     def __init__(self, remote: RemoteFolder, extractor: str) -> None:
@@ -65,17 +108,23 @@ class RemoteStore(FeatureStore):
         self._sidecars = index.SidecarIndex(self._storage, extractor)
         self._set_aside = journal.RemoteJournal(self._storage, extractor)
         self._listed: dict[str, Found] | None = None
+        self._listing = threading.Lock()  # over listing anew
+        self._listed_at = 0.0
+        self._to_make: list[str] = []
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
     @property
     def _there(self) -> dict[str, Found]:
-        """All files of this extractor, by name; listed once."""
-        if self._listed is None:
-            self._listed = dict(self._storage.files(self.extractor))
-            self._sidecars.notice(self._listed)
-            self._set_aside.notice(self._listed)
-        return self._listed
+        """All files of this extractor, by name, as they were listed last."""
+        return self._list() if self._listed is None else self._listed
+
+    def _list(self) -> dict[str, Found]:
+        self._listed_at = time.monotonic()
+        self._listed = listed = dict(self._storage.files(self.extractor))
+        self._sidecars.notice(listed)
+        self._set_aside.notice(listed)
+        return listed
 
     def _array(self, name: str) -> str:
         return self._key(self.array_path(name))
@@ -95,15 +144,8 @@ class RemoteStore(FeatureStore):
         apart = tuple(inner)
         return (key[start:-end] for key in self._there if key.endswith(".json") and not key.startswith(apart))
 
-    @contextmanager
-    def _by_its_url(self) -> Iterator[None]:
-        """What is said of a copy is meant for the file that it is of."""
-        try:
-            yield
-        except UserError as error:
-            if (text := str(error)) == (said := text.replace(str(self.root), self.remote.url)):
-                raise
-            raise UserError(said) from error
+    def _by_its_url(self) -> AbstractContextManager[None]:
+        return said_of(str(self.root), self.remote.url)
 
     def find(self, name: str) -> str:
         """As `FeatureStore.find`."""
@@ -134,10 +176,12 @@ class RemoteStore(FeatureStore):
         Raises:
             UserError: it is not there any more, or another is.
         """
-        path, found = self.root / key, self._there[key]
-        if self._cache.has(path, found):
+        path, found = self.root / key, self._there.get(key)
+        if found is not None and self._cache.has(path, found):
             return
         try:
+            if found is None:
+                raise FileNotFoundError(key)
             self._cache.keep(path, found, partial(self._storage.fetch, key))
             now = self._storage.look(key)
         except FileNotFoundError:
@@ -146,7 +190,7 @@ class RemoteStore(FeatureStore):
             if isinstance(error, UserError) or error.filename:  # of the store, or of the disk here
                 raise
             now = None
-        if now is None or now.stamp != found.stamp:
+        if found is None or now is None or now.stamp != found.stamp:
             path.unlink(missing_ok=True)
             raise UserError(f"{self.remote.url}/{key}: was changed or removed while it was being read; start again")
 
@@ -196,7 +240,7 @@ class RemoteStore(FeatureStore):
             raise UserError(f"{where}: missing, or not as large as its sidecar says; extract the video again")
         if sidecar.shape[0] == 0:
             raise UserError(f"{where}: holds no clips; delete it and extract the video again")
-        return Features(self.root / key, sidecar.shape, sidecar, bring=partial(self._bring, key))
+        return RemoteFeatures(self.root / key, sidecar.shape, sidecar, bring=partial(self._bring, key), url=where)
 
     def read_all(self, names: Iterable[str]) -> Iterator[Features]:
         """As `FeatureStore.read_all`; sidecars, and arrays where all have room, are copied many at once."""
@@ -227,7 +271,8 @@ class RemoteStore(FeatureStore):
                 remove_if_stale(RemoteLease(self._storage, key))
             elif key.endswith((BEAT, ".tmp")) and found.modified and time.time() - found.modified > DAY:
                 self._storage.remove(key)
-        self._bring_sidecars(names)
+        self._to_make = list(names)
+        self._bring_sidecars(self._to_make)
         self._sidecars.finish()
 
     @property
@@ -239,6 +284,17 @@ class RemoteStore(FeatureStore):
     def lease_on(self, name: str) -> LeaseFile:
         """As `FeatureStore.lease_on`."""
         return RemoteLease.on(self._storage, self._array(name))
+
+    def seems_made(self, name: str) -> bool:
+        """As `FeatureStore.seems_made`, by a listing that is made anew now and then.
+
+        A lease takes several requests: of thousands of videos that other processes do, each would cost them all.
+        """
+        with self._listing:
+            if time.monotonic() - self._listed_at > LIST_SECONDS:
+                self._list()
+                self._bring_sidecars(self._to_make)
+        return self._is_filed(name)
 
     def refresh(self, name: str) -> None:
         """As `FeatureStore.refresh`."""
