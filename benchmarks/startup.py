@@ -2,12 +2,12 @@
 
     python benchmarks/startup.py --videos 10000
 
-The videos are ten-byte files with features of two clips. Each start is a fresh process: its whole time, the most memory
-that it held, and what it asked of the store, which is moto's server of S3's protocol in a process of its own on this
-machine. "no index": the first start over features that were copied there by other means, which asks for every sidecar
-once; "another machine": without any copy, with the index that the first has left; "again": with the copies of the one
-before. With ``--undone`` the features of the first half are missing, and the process ends before it starts a network:
-what videos that wait cost.
+The videos are ten-byte files with features of two clips. Each start is a fresh process: its whole time, that of a core
+that it took, the most memory that it held, and what it asked of the store, which is moto's server of S3's protocol in a
+process of its own on this machine; its listings are slow, so its time of a core is given too. "no index": the first
+start over features that were copied there by other means, which asks for every sidecar once; "another machine": without
+any copy, with the index that the first has left; "again": with the copies of the one before. With ``--undone`` the
+features of the first half are missing, and the process ends before it starts a network: what videos that wait cost.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,8 +48,9 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 extraction._Extraction.run = lambda self: None  # no network: what there is to do is not done
 found, config = find_videos([Path(sys.argv[1])]), ExtractionConfig(weights="random")
 result = extraction.extract(found, folder_of(sys.argv[2]), config)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(len(result.current), time.perf_counter() - began, before / 1024, peak / 1024)
+used = resource.getrusage(resource.RUSAGE_SELF)
+cpu = used.ru_utime + used.ru_stime
+print(len(result.current), time.perf_counter() - began, cpu, before / 1024, used.ru_maxrss / 1024)
 """
 
 
@@ -96,8 +98,10 @@ def serve(folder: Path, pipe: Connection) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     pipe.send(server.get_host_and_port())
+    before = time.process_time()
     while pipe.recv():
-        pipe.send(dict(asked))
+        pipe.send((dict(asked), time.process_time() - before))
+        before = time.process_time()
         asked.clear()
     server.stop()
 
@@ -117,13 +121,13 @@ def object_store(folder: Path) -> Iterator[tuple[dict[str, str], Connection]]:
         process.join()
 
 
-def start(folder: Path, features: str, **environment: str) -> tuple[int, float, float, float]:
-    """A start in a process of its own: how many were there, seconds, MiB before and at most."""
+def start(folder: Path, features: str, **environment: str) -> str:
+    """A start in a process of its own: how many were there, seconds, those of a core, MiB before and at most."""
     command = [sys.executable, "-c", CHILD, str(folder / "videos"), features]
     done = subprocess.run(command, env=os.environ | environment, check=True, capture_output=True, text=True)
     there, *rest = done.stdout.split()
-    seconds, before, peak = map(float, rest)
-    return int(there), seconds, before, peak
+    seconds, cpu, before, peak = map(float, rest)
+    return f"{there} | {seconds:.1f} | {cpu:.1f} | {before:.0f} | {peak:.0f}"
 
 
 def main() -> None:
@@ -131,8 +135,8 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=10_000)
     parser.add_argument("--undone", action="store_true")
     options = parser.parse_args()
-    print("| features | there | s | MiB when modules are loaded | MiB at most | asked of the store |")
-    print("|---|---|---|---|---|---|")
+    print("| features | there | s | s of a core | MiB when modules are loaded | MiB at most | asked | s of the store |")
+    print("|---|---|---|---|---|---|---|---|")
     with TemporaryDirectory() as name:
         folder = Path(name)
         make(folder, options.videos)
@@ -140,16 +144,14 @@ def main() -> None:
             for path in sorted((folder / "features").rglob("*.json"))[: options.videos // 2]:
                 path.unlink()
         for what in ("folder", "folder, again"):
-            there, seconds, before, peak = start(folder, str(folder / "features"))
-            print(f"| {what} | {there} | {seconds:.1f} | {before:.0f} | {peak:.0f} | |", flush=True)
+            print(f"| {what} | {start(folder, str(folder / 'features'))} | | |", flush=True)
         with object_store(folder / "features") as (keys, pipe):
             for what, cache in (("no index", "a"), ("another machine", "b"), ("again", "b")):
-                there, seconds, before, peak = start(
-                    folder, f"s3://{BUCKET}/all", XELVAD_CACHE=str(folder / cache), **keys
-                )
+                came_to = start(folder, f"s3://{BUCKET}/all", XELVAD_CACHE=str(folder / cache), **keys)
                 pipe.send(True)
-                asked = ", ".join(f"{count} {method}" for method, count in sorted(pipe.recv().items()))
-                print(f"| s3, {what} | {there} | {seconds:.1f} | {before:.0f} | {peak:.0f} | {asked} |", flush=True)
+                counts, seconds = pipe.recv()
+                asked = ", ".join(f"{count} {method}" for method, count in sorted(counts.items()))
+                print(f"| s3, {what} | {came_to} | {asked} | {seconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...errors import UserError
+
 if TYPE_CHECKING:
     from ..datasets import Dataset
     from ..features.remote.address import FeaturesFolder
@@ -76,6 +78,19 @@ def features_of(arguments: Namespace) -> FeaturesFolder:
     from ..features.remote.address import folder_of
 
     return folder_of(arguments.features, arguments.cache_gb)
+
+
+def local_folder(text: str) -> Path:
+    """A features folder that is walked through, and so must be one of this machine.
+
+    Raises:
+        UserError: it is a URL.
+    """
+    from ..features.remote.address import is_url
+
+    if is_url(text):
+        raise UserError(f"{text}: only a folder can be looked through; copy the features first, as by aws s3 sync")
+    return Path(text)
 
 
 def dataset_of(arguments: Namespace) -> Dataset:

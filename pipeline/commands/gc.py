@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, SOME_SET_ASIDE, VIDEOS_HELP, Command, config_of, find_and_say, output
+from .command import DONE, SOME_SET_ASIDE, VIDEOS_HELP, Command, config_of, find_and_say, local_folder, output
 from .verify import FOLDER_HELP
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     from ..upkeep.config import GarbageConfig
 
-    parser.add_argument("features", type=Path, metavar="FEATURES", help=FOLDER_HELP)
+    parser.add_argument("features", type=str, metavar="FEATURES", help=FOLDER_HELP)
     extractor = "whose features; those of all that there are by default"
     parser.add_argument("--extractor", type=str, nargs="+", default=[], help=extractor)
     videos = f"the videos that there are ({VIDEOS_HELP}): features of any other go as well"
@@ -36,7 +36,7 @@ def run(arguments: Namespace) -> int:
 
     videos = find_and_say(arguments.videos) if arguments.videos else None
     code = DONE
-    for heap in find_garbage(arguments.features, config_of(GarbageConfig, arguments), videos):
+    for heap in find_garbage(local_folder(arguments.features), config_of(GarbageConfig, arguments), videos):
         _print(heap)
         if not arguments.delete:
             output.print(f"{heap.store.extractor}: {_amount(heap)}", markup=False)

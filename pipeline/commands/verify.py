@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from .command import DONE, SOME_SET_ASIDE, VIDEOS_HELP, Command, config_of, find_and_say, output
+from .command import DONE, SOME_SET_ASIDE, VIDEOS_HELP, Command, config_of, find_and_say, local_folder, output
 
 if TYPE_CHECKING:
     from ..upkeep.verify import Verification
@@ -16,7 +16,7 @@ FOLDER_HELP = "folder that `xelvad extract` or `xelvad import` filled"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("features", type=Path, metavar="FEATURES", help=FOLDER_HELP)
+    parser.add_argument("features", type=str, metavar="FEATURES", help=FOLDER_HELP)
     extractor = "whose features; those of all that there are by default"
     parser.add_argument("--extractor", type=str, nargs="+", default=[], help=extractor)
     videos = f"what the features were made of, to be compared with them: {VIDEOS_HELP}"
@@ -31,7 +31,7 @@ def run(arguments: Namespace) -> int:
     from ..upkeep.verify import verify
 
     videos = find_and_say(arguments.videos).videos if arguments.videos else None
-    found = verify(arguments.features, config_of(VerifyConfig, arguments), videos, CONSOLE)
+    found = verify(local_folder(arguments.features), config_of(VerifyConfig, arguments), videos, CONSOLE)
     for result in found:
         _print(result)
         for trouble in result.troubles:

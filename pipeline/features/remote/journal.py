@@ -10,7 +10,7 @@ from typing import Protocol
 
 from .storage import Storage
 
-FOLDER = ".quarantine"
+FOLDER, SUFFIX = ".quarantine", ".jsonl"  # which is no sidecar's
 
 
 class Journal(Protocol):
@@ -42,7 +42,7 @@ class RemoteJournal:
 
     def append(self, video: str, line: bytes) -> None:
         """As `Journal.append`."""
-        self._storage.write(f"{self._beginning(video)}{time.time_ns():020}-{secrets.token_hex(4)}.json", line)
+        self._storage.write(f"{self._beginning(video)}{time.time_ns():020}-{secrets.token_hex(4)}{SUFFIX}", line)
 
     def unread(self) -> list[bytes]:
         """As `Journal.unread`, of the files that were noticed."""
@@ -53,7 +53,7 @@ class RemoteJournal:
     def notice(self, names: Iterable[str]) -> None:
         """Take in the names of files that a listing has shown; others than of this journal are passed over."""
         for name in names:
-            if name.startswith(f"{self._folder}/") and name.endswith(".json") and name not in self._known:
+            if name.startswith(f"{self._folder}/") and name.endswith(SUFFIX) and name not in self._known:
                 self._known.add(name)
                 self._waiting.append(name)
 

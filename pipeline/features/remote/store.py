@@ -140,9 +140,7 @@ class RemoteStore(FeatureStore):
 
     def _filed(self) -> Iterable[str]:
         start, end = len(self.extractor) + 1, len(".json")
-        inner = (f"{self.extractor}/{folder}/" for folder in (index.FOLDER, journal.FOLDER))
-        apart = tuple(inner)
-        return (key[start:-end] for key in self._there if key.endswith(".json") and not key.startswith(apart))
+        return (key[start:-end] for key in self._there if key.endswith(".json"))
 
     def _by_its_url(self) -> AbstractContextManager[None]:
         return said_of(str(self.root), self.remote.url)

@@ -15,7 +15,9 @@ import pytest
 from xelvad.errors import UserError
 from xelvad.leases import try_acquire
 from xelvad.pipeline.cli import main
+from xelvad.pipeline.datasets import DatasetChoice
 from xelvad.pipeline.evaluation.evaluation import evaluate
+from xelvad.pipeline.experiments.leaderboard.records import Board, read_board, write_board
 from xelvad.pipeline.features import extraction
 from xelvad.pipeline.features.extraction import ExtractionResult, extract
 from xelvad.pipeline.features.remote import index
@@ -313,6 +315,21 @@ def test_one_that_is_evicted_is_fetched_again_and_the_bound_holds(
     assert all(path.exists() for path in kept), "what is needed at once stays"
 
 
+@pytest.mark.parametrize("damage", ["nan", "another shape"])
+def test_what_is_wrong_with_a_copy_is_said_of_the_file_that_it_is_of(
+    tmp_path: Path, remote: RemoteFolder, damage: str
+) -> None:
+    write_dataset(tmp_path, videos=3)
+    path = tmp_path / "features/i3d-rgb/video_01.mp4.npy"
+    array = np.load(path)
+    array[0, 0] = np.nan
+    np.save(path, array if damage == "nan" else array.reshape(-1, 8))
+    upload(tmp_path / "features", remote)
+    features = open_store(remote, "i3d-rgb").read("video_01.mp4")
+    with pytest.raises(UserError, match=f"^{remote.url}/i3d-rgb/video_01.mp4.npy: .*(NaN|not float32)"):
+        features.read(slice(None))
+
+
 # --- requests --------------------------------------------------------------------------------------------------------
 
 
@@ -396,6 +413,18 @@ def test_names_in_a_store_that_lead_out_of_it_are_nobodys(bucket: RemoteFolder, 
     storage_of(bucket).write("tiny/b.json", b"{}")
     there = open_store(bucket, "tiny")
     assert list(there._filed()) == ["b"]
+
+
+def test_a_leaderboard_says_where_its_features_lie(tmp_path: Path, bucket: RemoteFolder) -> None:
+    board = Board("a", DatasetChoice(), bucket, "tiny", "tiny", (), 0.0, "last", ())
+    write_board(board, tmp_path)
+    assert read_board(tmp_path) == board
+
+
+def test_only_a_folder_is_looked_through(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("verify", "gc"):
+        assert main([command, "s3://bucket/features"]) == 2
+        assert "xelvad: s3://bucket/features: only a folder can be looked through" in capsys.readouterr().err
 
 
 def test_a_url_may_hold_no_secret() -> None:
