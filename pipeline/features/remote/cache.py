@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -38,7 +39,9 @@ class Cache:
 
     def __init__(self, folder: Path, room: int) -> None:
         self.folder, self.room = folder, room
+        self._lock = threading.RLock()  # over what is counted
         self._taken: int | None = None  # bytes; None until it was looked through
+        self._coming = 0  # bytes of copies that are being made
         self._pins: set[Path] = set()
         self._pin_file: Path | None = None
 
@@ -73,20 +76,30 @@ class Cache:
             UserError: there is no room for it.
             OSError: the disk is full, or something else came than was found.
         """
-        self.make_room(found.size)
-        with replacing(path, durable=False) as file:
-            fill(Path(file.name))
-            if (size := Path(file.name).stat().st_size) != found.size:
-                raise OSError(f"{size} bytes, not {found.size}")
-            self._date(Path(file.name), found)
-        self._count(found.size)
+        with self._lock:
+            self.make_room(found.size)
+            self._coming += found.size
+        came = 0
+        try:
+            with replacing(path, durable=False) as file:
+                fill(Path(file.name))
+                if (size := Path(file.name).stat().st_size) != found.size:
+                    raise OSError(f"{size} bytes, not {found.size}")
+                self._date(Path(file.name), found)
+            came = found.size
+        finally:
+            with self._lock:
+                self._coming -= found.size
+                self._taken = (self._taken or 0) + came
 
     def adopt(self, path: Path, found: Found) -> None:
         """Have a file that was written here, and to the store, count as the copy of what was found there."""
         if path.stat().st_size == found.size:
             self._date(path, found)
-            self._count(found.size)
-            self.make_room(0)
+            with self._lock:
+                if self._taken is not None:
+                    self._taken += found.size
+                self.make_room(0)
 
     def make_room(self, size: int) -> None:
         """Remove the copies that were used longest ago, so that so many bytes more have room.
@@ -94,20 +107,23 @@ class Cache:
         Raises:
             UserError: they never have, beside what is needed at once.
         """
-        if self._taken is None:
-            self._taken = sum(size for _, size, _ in self._copies())
-        if self._taken + size <= self.room:
-            return
+        with self._lock:
+            if self._taken is None:
+                self._taken = sum(size for _, size, _ in self._copies())
+            if self._taken + self._coming + size > self.room:
+                self._evict(size)
+
+    def _evict(self, size: int) -> None:
         copies, needed = sorted(self._copies()), self._needed_elsewhere() | self._pins
-        self._taken = sum(size for _, size, _ in copies)  # of all processes
-        for _, bytes_, path in copies:
-            if self._taken + size <= FULL * self.room:
+        self._taken = sum(of for _, of, _ in copies)  # of all processes
+        for _, of, path in copies:
+            if self._taken + self._coming + size <= FULL * self.room:
                 break
             if path not in needed:
                 path.unlink(missing_ok=True)
-                self._taken -= bytes_
-        if self._taken + size > self.room:
-            held = sum(bytes_ for _, bytes_, path in copies if path in needed)
+                self._taken -= of
+        if self._taken + self._coming + size > self.room:
+            held = sum(of for _, of, path in copies if path in needed) + self._coming
             raise self._too_small(size + held, f", {held / GB:.3g} of them for what is needed at once")
 
     def pin(self, wanted: Iterable[tuple[Path, Found]]) -> None:
@@ -130,10 +146,6 @@ class Cache:
             f"{self.folder}: {size / GB:.3g} GB are needed{why}, and {self.room / GB:.3g} may be kept: raise "
             "--cache_gb, or name another disk by XELVAD_CACHE"
         )
-
-    def _count(self, size: int) -> None:
-        if self._taken is not None:
-            self._taken += size
 
     @staticmethod
     def _date(path: Path, found: Found) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,22 @@ def test_what_others_have_put_there_counts_too(tmp_path: Path) -> None:
     for number in range(5):
         keep(mine, f"mine {number}", found(number))
     assert len(list((tmp_path / "of a url").iterdir())) <= 5
+
+
+def test_the_bound_holds_while_many_are_made_at_once(tmp_path: Path) -> None:
+    cache, seen = Cache(tmp_path, 10 * SIZE), []
+
+    def fill(place: Path) -> None:
+        place.write_bytes(bytes(SIZE))
+        time.sleep(0.01)
+        seen.append(SIZE * sum(not name.startswith(".") for name in os.listdir(tmp_path / "of a url")))  # noqa: PTH208
+
+    with ThreadPoolExecutor(5) as threads:
+        for number in range(40):
+            threads.submit(cache.keep, tmp_path / "of a url" / str(number), found(number), fill)
+    assert len(seen) == 40
+    assert max(seen) <= 10 * SIZE
+    assert len(list((tmp_path / "of a url").iterdir())) <= 10
 
 
 PINNING = """
