@@ -129,16 +129,32 @@ def remove_leftovers(folder: Path, name: str | None = None) -> int:
     Returns:
         How many files and folders there were.
     """
-    count = 0
+    entries = _entries(folder)
+    for entry in entries:
+        if _is_left(entry, name):
+            with suppress(OSError):  # another was first, or it is another user's
+                Path(entry.path).unlink()
+    return len(entries)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What `remove_leftovers` would remove, in order.
+
+    Args:
+        folder: where; what is below it is not looked at. It may be missing.
+    """
+    return sorted(Path(entry.path) for entry in _entries(folder) if _is_left(entry, None))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for count, entry in enumerate(entries, start=1):  # noqa: B007
-            if entry.name.endswith(".tmp") and entry.name.startswith(".") and _is_left(entry, name):
-                with suppress(OSError):  # another was first, or it is another user's
-                    Path(entry.path).unlink()
-    return count
+        return list(entries)
+    return []
 
 
 def _is_left(entry: os.DirEntry[str], name: str | None) -> bool:
+    if not (entry.name.endswith(".tmp") and entry.name.startswith(".")):
+        return False
     found = TEMPORARY.search(entry.name)
     owner = owner_of(found["owner"]) if found else None
     if found is None or owner is None:  # of a version whose processes shared this name

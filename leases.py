@@ -120,11 +120,38 @@ def remove_stale(folder: Path) -> None:
     Args:
         folder: where; what is below it is not looked at. It may be missing.
     """
-    for path in folder.glob(f".*{SUFFIX}"):
-        with suppress(OSError):  # another user's, or a folder that is not to be written to
-            seen = _look(path)
-            if seen is not None and seen.is_stale:
-                _remove(path, seen.token)
+    for path in stale(folder):
+        remove_if_stale(path)
+
+
+def stale(folder: Path) -> list[Path]:
+    """The leases of processes that are gone, in order.
+
+    Args:
+        folder: where; what is below it is not looked at. It may be missing.
+    """
+    return [path for path in sorted(folder.glob(f".*{SUFFIX}")) if _is_stale(path)]
+
+
+def remove_if_stale(path: Path) -> bool:
+    """Remove a lease, if its process is gone; returns whether there is none now.
+
+    Args:
+        path: of the lease.
+    """
+    with suppress(OSError):  # another user's, or a folder that is not to be written to
+        seen = _look(path)
+        if seen is not None and seen.is_stale:
+            _remove(path, seen.token)
+        return _look(path) is None
+    return False
+
+
+def _is_stale(path: Path) -> bool:
+    with suppress(OSError):
+        seen = _look(path)
+        return seen is not None and seen.is_stale
+    return False
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +94,7 @@ def make_sparse_data(folder: Path, feature_dim: int) -> Dataset:
             header = {"descr": "<f4", "fortran_order": False, "shape": (clips, feature_dim)}
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + 4 * clips * feature_dim)
-        store.sidecar_path(video.name).write_text(json.dumps(asdict(sidecar_of(video.name, clips, feature_dim))))
+        store.sidecar_path(video.name).write_text(sidecar_of(video.name, clips, feature_dim).text())
         videos.append(video)
     return Dataset(EXTRACTOR, folder, tuple(videos), EXTRACTOR)
 

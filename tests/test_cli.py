@@ -58,6 +58,13 @@ def test_the_commands_of_the_documentation_can_be_parsed(page: str) -> None:
         build_parser(spell_options(command)).parse_args(spell_options(command))
 
 
+def test_the_commands_of_upkeep_in_the_documentation_can_be_parsed() -> None:
+    commands = commands_in(Path(__file__).parents[1] / "docs/reliability.md")
+    assert {command[0] for command in commands} == {"verify", "gc"}
+    for command in commands:
+        build_parser(spell_options(command)).parse_args(spell_options(command))
+
+
 def test_a_configuration_file_is_taken_and_flags_override_it(dataset: Path) -> None:
     (dataset / "config.yaml").write_text("iterations: 3\nseed: 7\nxel:\n  mode: epoch\n")
     code = main(
@@ -243,7 +250,15 @@ def test_a_bad_request_gets_one_clear_line_and_code_2(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "--iteration", "many"], ["evaluate", "--protocol", "papers"], ["fly"], ["score"], []]
+    "arguments",
+    [
+        ["train", "--iteration", "many"],
+        ["evaluate", "--protocol", "papers"],
+        ["fly"],
+        ["score"],
+        [],
+        ["score", "a.mp4", "--run", "r", "--out", "o", "--shard", "1/2"],
+    ],
 )
 def test_what_cannot_be_parsed_is_code_2(arguments: list[str]) -> None:
     result = subprocess.run([*XELVAD, *arguments], capture_output=True, text=True, check=False)

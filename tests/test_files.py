@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from xelvad import files
-from xelvad.files import remove_leftovers, replacing, write_bytes, write_text
+from xelvad.files import leftovers, remove_leftovers, replacing, write_bytes, write_text
 from xelvad.processes import TAG_LETTERS, Owner, owner_of
 
 WRITER = """
@@ -153,6 +153,7 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path, owner: Owne
     left = tmp_path / f".a.txt.{owner.tag}.01234567.tmp"
     left.write_text("half")
     os.utime(left, (time.time() - 3600 * hours,) * 2)
+    assert leftovers(tmp_path) == ([] if stays else [left])
     write_text(tmp_path / "a.txt", "whole")
     assert left.exists() is stays
 
@@ -161,6 +162,7 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path, owner: Owne
 def test_files_that_are_not_ours_stay(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     write_text(tmp_path / "a.txt", "whole")
+    assert leftovers(tmp_path) == leftovers(tmp_path / "nowhere") == []
     remove_leftovers(tmp_path)
     assert names(tmp_path) == sorted(["a.txt", name])
 

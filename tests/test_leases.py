@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from xelvad import leases
-from xelvad.leases import beside, holder, remove_stale, try_acquire
+from xelvad.leases import beside, holder, remove_if_stale, remove_stale, stale, try_acquire
 from xelvad.processes import Owner
 
 PROCESSES = 6
@@ -193,6 +193,25 @@ def test_a_lease_is_held_as_long_as_its_process_runs(
         assert holder(path) == Owner.this()
         lease.release()
         assert names(tmp_path) == []
+
+
+def test_stale_leases_are_listed_and_removed_one_by_one_if_they_still_are(tmp_path: Path) -> None:
+    dead = [put(beside(tmp_path / f"{number}.npy"), gone(), token=f"{number:016}") for number in range(3)]
+    held = try_acquire(beside(tmp_path / "held.npy"))
+    assert held is not None
+    elsewhere = put(beside(tmp_path / "elsewhere.npy"), replace(Owner.this(), system="elsewhere"))
+    assert stale(tmp_path) == dead
+    assert stale(tmp_path / "nowhere") == []
+    assert len(names(tmp_path)) == 5, "a question changes nothing"
+    taken_over = try_acquire(dead[1])
+    assert taken_over is not None
+    assert [remove_if_stale(path) for path in (*dead, held.path, elsewhere)] == [True, False, True, False, False]
+    assert remove_if_stale(tmp_path / ".nothing.lease"), "there is none"
+    assert names(tmp_path) == sorted(path.name for path in (dead[1], held.path, elsewhere))
+    assert taken_over.is_ours
+    assert held.is_ours
+    taken_over.release()
+    held.release()
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from . import (
     evaluate,
     extract,
     extractors,
+    gc,
     import_features,
     leaderboard,
     results,
     score,
     train,
+    verify,
     weights,
 )
 from .command import Command
@@ -28,6 +30,8 @@ COMMANDS: dict[str, Command] = {
     "audit": audit.COMMAND,
     "extract": extract.COMMAND,
     "import": import_features.COMMAND,
+    "verify": verify.COMMAND,
+    "gc": gc.COMMAND,
     "train": train.COMMAND,
     "evaluate": evaluate.COMMAND,
     "compare": compare.COMMAND,

@@ -46,8 +46,11 @@ def run(arguments: Namespace) -> int:
     if not videos:
         raise UserError(f"which videos? xelvad extract VIDEO … --features {arguments.features}: {VIDEOS_HELP}")
     found = find_and_say(videos)
-    result = extract(found.videos, arguments.features, config_of(ExtractionConfig, arguments), CONSOLE)
-    output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
+    config = config_of(ExtractionConfig, arguments)
+    result = extract(found.videos, arguments.features, config, CONSOLE)
+    counts = [len(result.extracted), len(result.current), len(result.failed)]
+    shard = f" (shard {config.shard}: {sum(counts)} of {len(found.videos)} videos)" if config.shard else ""
+    output.print(f"{counts[0]} extracted, {counts[1]} were there, {counts[2]} set aside{shard}")
     return max(list_troubles(result), SOME_SET_ASIDE if found.passed_over else DONE)
 
 

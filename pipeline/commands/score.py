@@ -18,7 +18,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for scores and the report")
     parser.add_argument("--features", type=Path, help="features folder, read and filled (default: OUT/features)")
     parser.add_argument("--weights", type=str, help="the extractor's weights, where they are not its own")
-    parser.add_class_arguments(ExtractionConfig, skip={"extractor", "weights", "tail", "reuse_static", "retry"})
+    parser.add_class_arguments(
+        ExtractionConfig, skip={"extractor", "weights", "tail", "reuse_static", "retry", "shard"}
+    )
     parser.add_argument("--retry", action="store_true", help=RETRY_HELP)
 
 

@@ -27,12 +27,13 @@ from ...extractors.precision import fingerprint_of
 from ..footage.calibration import DRAWN_FOOTAGE
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Report
+from ..support.shards import Shard
 from ..videos.clips import Clipping
 from ..videos.sources import VideoSource
 from ..videos.stillness import Stillness
 from ..videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .config import ExtractionConfig
-from .quarantine import Place, Task, clear
+from .quarantine import Place, Task, clear, stamp_of
 from .sidecar import Sidecar, Timeline
 from .store import FeatureWriter
 
@@ -75,7 +76,7 @@ def extract(
     that process ends before it is done.
 
     Args:
-        sources: what `find_videos` found.
+        sources: what `find_videos` found: all of it, also where only a shard of it is to be done.
         folder: the features folder; files go to ``folder/<extractor>/<name>.npy``.
         config: how.
         report: is told how far it is.
@@ -100,6 +101,7 @@ def extract(
         )
         for spec in specs
     ]
+    sources = _of_shard(sources, config.shard)
     clear(sources, places)
     result, jobs = ExtractionResult(), []
     for source in sources:
@@ -111,6 +113,15 @@ def extract(
     if jobs:
         _Extraction(jobs, clipping, config, result, report).run()
     return result
+
+
+def _of_shard(sources: Sequence[VideoSource], shard: str | None) -> Sequence[VideoSource]:
+    """The videos of a shard, in their order: shards have about as many bytes each."""
+    if shard is None:
+        return sources
+    sizes = {source.name: (stamp_of(source) or (0, 0))[0] for source in sources}  # one that is gone is nobody's burden
+    names = Shard.parse(shard).of(sizes)
+    return [source for source in sources if source.name in names]
 
 
 class _AbandonedError(Exception):

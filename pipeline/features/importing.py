@@ -11,9 +11,8 @@ it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from ..videos.probe import VideoError
 from ..videos.reader import open_video
 from .config import ImportConfig
 from .foreign import TEXT_SEGMENTS, FeatureFile, FoundFiles, find_files, is_text, some, unread_note
-from .sidecar import MAX_CROPS, MAX_DIM, Sidecar, Timeline, check_fingerprint
+from .sidecar import MAX_CROPS, MAX_DIM, Sidecar, Timeline, check_fingerprint, imported_fingerprint
 from .store import FeatureStore
 
 CROPS = (1, 5, 10)  # that published features have
@@ -350,7 +349,7 @@ def _sidecar_of(source: _Source, clipping: Clipping | Segments, config: ImportCo
         timeline=Timeline(0.0, config.frame_rate),
         clipping=clipping,
         extractor=config.extractor,
-        fingerprint=f"imported {config.extractor}",
+        fingerprint=imported_fingerprint(config.extractor),
         feature_dim=source.shape[-1],
         decoder="none: imported features" + (", crops first" if source.file.crops_first else ""),
         version=__version__,
@@ -373,12 +372,13 @@ def _is_current(store: FeatureStore, file: FeatureFile, sidecar: Sidecar) -> boo
         raise UserError(f"{path}: made with {there.clipping}, not {sidecar.clipping}; use another --features folder")
     if not store.array_path(sidecar.video).exists():
         return False
-    if replace(there, video_sha256="", version=__version__, video_modified=sidecar.video_modified) != sidecar:
+    made = replace(sidecar, features_sha256=there.features_sha256, format=there.format)  # known once it is written
+    if replace(there, video_sha256="", version=__version__, video_modified=sidecar.video_modified) != made:
         return False
     if there.video_modified != sidecar.video_modified:
         if file.digest() != there.video_sha256:
             return False
-        write_text(path, json.dumps(asdict(replace(there, video_modified=sidecar.video_modified))))
+        write_text(path, replace(there, video_modified=sidecar.video_modified).text())
     return True
 
 

@@ -1,9 +1,15 @@
-"""The sidecar of a feature file: what it was made of and with."""
+"""The sidecar of a feature file: what it was made of and with.
+
+Format 2 is format 1 and the digest of the features. A reader takes a key that it does not know for damage, and says to
+delete the file and extract again: so the number rose with the key, and versions that know 1 alone say that. Files of
+format 1 are read as ever, and become 2 once their sidecar is written again; no features have to be made again.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +22,7 @@ from ...schema import Count, Name, PlainName, Range, above_zero, parse, read_jso
 from ..datasets import MAX_FRAMES
 from ..videos.clips import Clipping, Segments
 
-FORMAT = 1
+FORMAT, READ = 2, (1, 2)  # what is written, and what is read
 TIME_TOLERANCE = 0.005  # seconds: decoders report times in single precision
 SLOWEST = 1e-6  # frames per second, and no less where frames lie years apart
 MAX_CROPS = 1 << 10
@@ -72,6 +78,9 @@ class Sidecar:
     reuse_static: Annotated[float, Range(0, 255)] = 0.0  # grey levels by which a still clip may differ from its source
     reused: tuple[Count, ...] = ()  # numbers of the clips that have the features of the one before
     notes: tuple[str, ...] = ()  # what the decoder met: frames that are hidden, made up, or missing
+    # Of the array's numbers as they lie on disk, little-endian, in C order; not of the header of the .npy file, which
+    # is written once more when all are known: what `hashlib.sha256(np.load(path).tobytes())` gives. None in format 1.
+    features_sha256: str | None = None
     format: int = FORMAT
 
     @classmethod
@@ -82,15 +91,31 @@ class Sidecar:
             UserError: missing, damaged, or of another version of the format; names the file and the key.
         """
         fields = read_json(path, ADVICE, "extract the video again", DAMAGED)
-        if isinstance(fields, dict) and fields.get("format") != FORMAT:
+        if isinstance(fields, dict) and fields.get("format") not in READ:
+            known = " and ".join(map(str, READ))
             raise UserError(
-                f"{path}: a feature file of format {shown(fields.get('format'))}, this version reads {FORMAT}"
+                f"{path}: a feature file of format {shown(fields.get('format'))}, this version reads {known}"
             )
         sidecar = parse(cls, fields, path, ADVICE, DAMAGED)
         wrong = sidecar._contradiction()
         if wrong:
             raise UserError(f"{path}: {DAMAGED} ({wrong}); {ADVICE}")
         return sidecar
+
+    def text(self) -> str:
+        """The file's content, of the present format."""
+        return json.dumps(asdict(replace(self, format=FORMAT)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array that it stands beside: ``(clips, feature_dim)`` or ``(clips, crops, feature_dim)``."""
+        rows = (self.feature_dim,) if self.crops is None else (self.crops, self.feature_dim)
+        return self.clipping.count(self.frames), *rows
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether others made the features: ``video_bytes`` and so on are then of their file, not of the video."""
+        return self.fingerprint == imported_fingerprint(self.extractor)
 
     def _contradiction(self) -> str:
         """What about this cannot be, though every key alone could; empty where there is nothing."""
@@ -106,6 +131,11 @@ class Sidecar:
         if any(clip >= clips for clip in self.reused) or any(later <= clip for clip, later in pairwise(self.reused)):
             return f"reused: not numbers of {clips} clips, in order"
         return ""
+
+
+def imported_fingerprint(extractor: str) -> str:
+    """The fingerprint of features that others made, filed under the name of an extractor."""
+    return f"imported {extractor}"
 
 
 def check_fingerprint(where: Path, found: str, wanted: str | None) -> None:

@@ -9,11 +9,10 @@ writing was interrupted is never read.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -207,7 +206,7 @@ class FeatureStore:
         path = self.array_path(name)
         sidecar = Sidecar.read(self.sidecar_path(name))
         check_fingerprint(self.sidecar_path(name), sidecar.fingerprint, fingerprint)
-        shape = _shape_of(sidecar)
+        shape = sidecar.shape
         _map(path, shape)
         if shape[0] == 0:
             raise UserError(f"{path}: holds no clips; delete it and extract the video again")
@@ -260,7 +259,7 @@ class FeatureStore:
                 "use another --features folder"
             )
         try:
-            _map(self.array_path(source.name), _shape_of(sidecar))
+            _map(self.array_path(source.name), sidecar.shape)
         except UserError:  # not there, or damaged, or not as long as it was
             return None
         size, modified = stamp(source.path)
@@ -272,8 +271,7 @@ class FeatureStore:
         """Let features that are `current` belong to their video as it lies there now, whenever it was copied."""
         _, modified = stamp(source.path)
         if modified != sidecar.video_modified:
-            text = json.dumps(asdict(replace(sidecar, video_modified=modified)))
-            write_text(self.sidecar_path(source.name), text)
+            write_text(self.sidecar_path(source.name), replace(sidecar, video_modified=modified).text())
 
     @contextmanager
     def write(self, name: str, feature_dim: int, crops: int | None = None) -> Iterator[FeatureWriter]:
@@ -294,19 +292,22 @@ class FeatureStore:
             if writer.sidecar is None:
                 raise RuntimeError(f"{path}: written without a sidecar")
             sidecar_path.unlink(missing_ok=True)  # never an old sidecar beside a new array
-        write_text(sidecar_path, json.dumps(asdict(writer.sidecar)))
+        write_text(sidecar_path, writer.sidecar.text())
         self._index = None
 
 
 class FeatureWriter:
-    """Appends features to a file that nobody sees until it is whole; memory does not grow with the video."""
+    """Appends features to a file that nobody sees until it is whole; memory does not grow with the video.
+
+    The sidecar gets the digest of all that was appended: by it `xelvad verify` knows the file to be as it was written.
+    """
 
     sidecar: Sidecar | None = None
 
     def __init__(self, file: IO[bytes], path: Path, feature_dim: int, crops: int | None = None) -> None:
         self._file, self._path = file, path
         self._row = (feature_dim,) if crops is None else (crops, feature_dim)  # shape of one clip's features
-        self.clips = 0
+        self.clips, self._digest = 0, hashlib.sha256()
         self._write_header()
 
     def append(self, features: NDArray[np.float32]) -> None:
@@ -319,8 +320,10 @@ class FeatureWriter:
             raise ValueError(f"features {features.shape}, expected (n, {', '.join(map(str, self._row))})")
         if not np.isfinite(features).all():
             raise UserError(f"{self._path}: the network gave NaN or infinite features, the file was not written")
+        data = np.ascontiguousarray(features, "<f4")
         with naming(self._path):
-            self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
+            self._file.write(data.tobytes())
+        self._digest.update(data.data)
         self.clips += len(features)
 
     def finish(self, sidecar: Sidecar) -> None:
@@ -328,7 +331,7 @@ class FeatureWriter:
         with naming(self._path):
             self._file.seek(0)  # writes what is waiting
         self._write_header()  # NumPy pads headers so that one for more rows takes the same room
-        self.sidecar = sidecar
+        self.sidecar = replace(sidecar, features_sha256=self._digest.hexdigest())
 
     def _write_header(self) -> None:
         header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (self.clips, *self._row)}
@@ -343,12 +346,6 @@ def _sidecar_if_there(path: Path) -> Sidecar | None:
         if not path.exists():  # also where another process took it away meanwhile, to put a new one there
             return None
         raise
-
-
-def _shape_of(sidecar: Sidecar) -> tuple[int, ...]:
-    """Of the array that a sidecar stands beside."""
-    rows = (sidecar.feature_dim,) if sidecar.crops is None else (sidecar.crops, sidecar.feature_dim)
-    return sidecar.clipping.count(sidecar.frames), *rows
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:

@@ -72,7 +72,7 @@ def score_video(path: Path, run: Run, config: ExtractionConfig | None = None) ->
         path: a video file, or a folder of frames.
         run: the trained detector; it says which extractor and which clips.
         config: weights, batch, device, runtime and precision of the extraction; extractor and tail are the run's, as is
-            int8.
+            int8. All videos are scored: a shard is none of its business.
 
     Raises:
         UserError: the video cannot be read, or as `score_videos`.
@@ -108,7 +108,7 @@ def score_videos(
         out: files go to ``out/<name>/``.
         features: the features folder, read and filled.
         config: weights, batch, device, runtime and precision of the extraction; extractor and tail are the run's, as is
-            int8.
+            int8. All videos are scored: a shard is none of its business.
         report: is told how far it is.
 
     Returns:
@@ -143,7 +143,7 @@ def _extract_for(
             f"{run.folder}: learnt from imported {clipping.segments} segments a video, which cannot be made "
             "of new videos here; xelvad evaluate scores imported features"
         )
-    config = replace(config, extractor=(run.manifest.extractor,), tail=clipping.tail)
+    config = replace(config, extractor=(run.manifest.extractor,), tail=clipping.tail, shard=None)
     if config.precision == "auto" and INT8 in run.manifest.fingerprint:
         config = replace(config, precision="int8")
     check_weights(run.manifest, config)

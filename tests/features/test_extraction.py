@@ -756,3 +756,48 @@ def test_contradictory_options_are_refused(
     assert main([*arguments, "--weights", "random", "--runtime", "eager", *options]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.rglob("*.npy*"))
+
+
+# --- shards ----------------------------------------------------------------------------------------------------------
+
+
+def test_shards_make_every_feature_once_and_what_one_process_makes(tmp_path: Path) -> None:
+    lengths = {"long.mp4": 80, "day/a.mp4": 40, "day/b.mp4": 40, "short.mp4": 5}
+    for number, (name, frames) in enumerate(lengths.items()):
+        Footage.video(tmp_path / "videos" / name, frames, codec="mpeg4", first=100 * number)
+    Footage.folder(tmp_path / "videos/frames", 18)
+    run(tmp_path / "videos", tmp_path / "alone", config())
+    done: list[str] = []
+    for number in (2, 1, 3):
+        shard = replace(config(), shard=f"{number}/3")
+        result = run(tmp_path / "videos", tmp_path / "shards", shard)
+        done += [source.name for source in result.extracted]
+        assert (result.current, result.failed) == ([], {})
+        again = run(tmp_path / "videos", tmp_path / "shards", shard)
+        assert (again.current, again.extracted) == (result.extracted, []), "the split is the same once some is done"
+    assert sorted(done) == sorted([*lengths, "frames"])
+    files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.*"))
+    assert files == sorted(path.relative_to(tmp_path / "shards") for path in (tmp_path / "shards").rglob("*.*"))
+    for file in files:
+        path = tmp_path / "alone" / file
+        assert path.is_dir() or path.read_bytes() == (tmp_path / "shards" / file).read_bytes()
+
+
+def test_a_shard_is_by_bytes_of_files_and_of_pictures_together(videos: Path, tmp_path: Path) -> None:
+    # A folder of pictures is larger than all the videos together: it is a shard of its own.
+    shutil.copytree(videos, tmp_path / "videos")
+    Footage.folder(tmp_path / "videos/frames", 300)
+    result = run(tmp_path / "videos", tmp_path / "features", replace(config(), shard="2/2"))
+    assert [source.name for source in result.extracted] == [f"day/{number}.mp4" for number in range(4)]
+
+
+def test_which_shard_it_was_is_said(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["extract", str(videos), "--features", str(tmp_path), "--extractor", "tiny", "--weights", "random"]
+    assert main([*arguments, *EAGER, "--shard", "2/3"]) == 0
+    assert capsys.readouterr().out == "1 extracted, 0 were there, 0 set aside (shard 2/3: 1 of 4 videos)\n"
+    assert main([*arguments, *EAGER, "--shard", "16/16"]) == 0
+    assert capsys.readouterr().out == "0 extracted, 0 were there, 0 set aside (shard 16/16: 0 of 4 videos)\n"
+    assert main([*arguments, *EAGER]) == 0
+    assert capsys.readouterr().out == "3 extracted, 1 were there, 0 set aside\n"
+    assert main([*arguments, *EAGER, "--shard", "4/3"]) == 2
+    assert "--shard is a part of the work, 1/16 to 16/16, not '4/3'" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Features that others made: found, understood, checked and filed, or refused in one line that says where and why."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -122,6 +124,7 @@ def test_an_array_is_imported_as_float32(
         decoder=features.sidecar.decoder,
         version=features.sidecar.version,
         crops=row[0] if len(row) == 2 else None,
+        features_sha256=hashlib.sha256(array.astype("<f4").tobytes()).hexdigest(),
     )
     assert "features" in features.sidecar.decoder
 
@@ -878,6 +881,19 @@ def test_only_what_changed_is_imported_again(source: Path, store: FeatureStore, 
     store.sidecar_path("a.mp4").unlink()
     assert take(*names).imported == ["a.mp4"]
     assert take(*names).imported == []
+
+
+def test_imports_from_before_there_were_digests_are_current(source: Path, store: FeatureStore, take: Take) -> None:
+    path = save(source / "a.npy", rows(7, DIM))
+    take("a.mp4")
+    sidecar = store.sidecar_path("a.mp4")
+    fields = {key: value for key, value in json.loads(sidecar.read_text()).items() if key != "features_sha256"}
+    sidecar.write_text(json.dumps(fields | {"format": 1}))
+    assert take("a.mp4") == ImportResult(current=["a.mp4"])
+    assert json.loads(sidecar.read_text()) == fields | {"format": 1}, "nothing to write"
+    os.utime(path, ns=(1, 1))
+    assert take("a.mp4") == ImportResult(current=["a.mp4"])
+    assert json.loads(sidecar.read_text()) == fields | {"video_modified": 1, "features_sha256": None, "format": 2}
 
 
 def test_other_frames_or_another_rate_are_imported_again(source: Path, store: FeatureStore, take: Take) -> None:

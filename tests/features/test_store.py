@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -47,6 +48,11 @@ def features(clips: int, *row: int) -> NDArray[np.float32]:
     return np.random.default_rng(clips).normal(size=(clips, *(row or (DIM,)))).astype(np.float32)
 
 
+def filed(sidecar: Sidecar, array: NDArray[np.float32]) -> Sidecar:
+    """The sidecar as it is filed beside its array: with the digest of the numbers alone."""
+    return replace(sidecar, features_sha256=hashlib.sha256(array.tobytes()).hexdigest())
+
+
 def write(store: FeatureStore, sidecar: Sidecar) -> NDArray[np.float32]:
     row = (sidecar.feature_dim,) if sidecar.crops is None else (sidecar.crops, sidecar.feature_dim)
     array = features(sidecar.clipping.count(sidecar.frames), *row)
@@ -84,7 +90,7 @@ def test_what_is_written_is_read_memory_mapped(store: FeatureStore, uneven: bool
         sidecar = replace(sidecar, timeline=Timeline.of(times, 25), clipping=Clipping(16, "drop"))
     array = write(store, sidecar)
     read = store.read("day/a.mp4", FINGERPRINT)
-    assert read.sidecar == sidecar
+    assert read.sidecar == filed(sidecar, array)
     assert isinstance(read.array, np.memmap)
     assert read.array.dtype == np.float32
     assert np.array_equal(read.array, array)
@@ -111,7 +117,7 @@ def test_features_with_crops_are_written_and_read(store: FeatureStore) -> None:
     sidecar = replace(sidecar_of("a.mp4", 421), crops=10)
     array = write(store, sidecar)
     read = store.read("a.mp4")
-    assert read.sidecar == sidecar
+    assert read.sidecar == filed(sidecar, array)
     assert (read.clips, read.crops, read.shape) == (27, 10, (27, 10, DIM))
     assert np.array_equal(np.load(read.path), array)
     assert np.array_equal(read.array, array)
@@ -121,8 +127,8 @@ def test_a_sidecar_from_before_there_were_crops_is_read(store: FeatureStore) -> 
     array = write(store, sidecar_of("a.mp4", 40))
     path = store.sidecar_path("a.mp4")
     fields = json.loads(path.read_text())
-    del fields["crops"]
-    path.write_text(json.dumps(fields))
+    del fields["crops"], fields["features_sha256"]
+    path.write_text(json.dumps(fields | {"format": 1}))
     read = store.read("a.mp4")
     assert read.crops is None
     assert np.array_equal(read.array, array)
@@ -133,7 +139,7 @@ def test_features_of_segments_are_written_and_read(store: FeatureStore, video: V
     array = write(store, sidecar)
     read = store.read("day/a.mp4")
     assert array.shape == read.shape == (32, DIM)
-    assert read.sidecar == sidecar
+    assert read.sidecar == filed(sidecar, array)
     assert store.current(video, FINGERPRINT, Segments(32))
     with pytest.raises(UserError, match=r"made with Segments\(segments=32\), not Clipping"):
         store.current(video, FINGERPRINT, Clipping())
@@ -385,6 +391,7 @@ def test_a_video_that_was_copied_is_the_same_if_its_bytes_are(
     content, modified = video.path.read_bytes(), sidecar.video_modified + 1
     os.utime(video.path, ns=(modified, modified))
     assert store.current(video, FINGERPRINT, Clipping())
+    sidecar = filed(sidecar, array)
     assert store.read("day/a.mp4").sidecar == sidecar, "a question changes nothing"
     store.adopt(video, sidecar)
     assert store.read("day/a.mp4").sidecar == replace(sidecar, video_modified=modified)
@@ -578,9 +585,52 @@ def test_a_damaged_sidecar_is_named(store: FeatureStore, video: VideoSource, dam
 def test_a_sidecar_of_another_format_is_refused(store: FeatureStore) -> None:
     write(store, sidecar_of("a.mp4", 40))
     path = store.sidecar_path("a.mp4")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(UserError, match=r"a\.mp4\.json: a feature file of format 2, this version reads 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
+    with pytest.raises(UserError, match=r"a\.mp4\.json: a feature file of format 3, this version reads 1 and 2"):
         store.read("a.mp4")
+
+
+def test_a_sidecar_of_the_first_format_is_read_and_is_of_the_second_once_it_is_written_again(
+    store: FeatureStore, video: VideoSource
+) -> None:
+    # Guards against a new key in a file of the old format, which old readers took for damage: "delete it", they said.
+    sidecar = sidecar_of("day/a.mp4", 40, video.path)
+    array = write(store, sidecar)
+    path = store.sidecar_path("day/a.mp4")
+    fields = {key: value for key, value in json.loads(path.read_text()).items() if key != "features_sha256"}
+    path.write_text(json.dumps(fields | {"format": 1}))
+    before = path.read_bytes()
+    old = store.read("day/a.mp4").sidecar
+    assert old == replace(sidecar, format=1)
+    assert store.current(video, FINGERPRINT, Clipping()) == old
+    store.adopt(video, old)
+    assert path.read_bytes() == before, "nothing to write"
+    os.utime(video.path, ns=(1, 1))
+    store.adopt(video, old)
+    assert json.loads(path.read_text()) == fields | {"video_modified": 1, "features_sha256": None, "format": 2}
+    assert np.array_equal(store.read("day/a.mp4").array, array)
+
+
+@pytest.mark.parametrize("crops", [None, 4])
+@pytest.mark.parametrize("order", ["C", "F", ">f4", "sliced"])
+def test_the_digest_is_of_the_numbers_alone_however_they_were_appended(
+    store: FeatureStore, crops: int | None, order: str
+) -> None:
+    sidecar = replace(sidecar_of("a.mp4", 421), crops=crops)
+    array = features(27, *((DIM,) if crops is None else (crops, DIM)))
+    given = {
+        "C": array,
+        "F": np.asfortranarray(array),
+        ">f4": array.astype(">f4"),
+        "sliced": np.repeat(array, 2, axis=0)[::2],
+    }[order]
+    with store.write("a.mp4", DIM, crops) as writer:
+        for part in np.array_split(given, 6):
+            writer.append(part)
+        writer.finish(sidecar)
+    found = store.read("a.mp4").sidecar.features_sha256
+    assert found == hashlib.sha256(np.load(store.array_path("a.mp4")).tobytes()).hexdigest()
+    assert found == hashlib.sha256(store.array_path("a.mp4").read_bytes()[128:]).hexdigest()
 
 
 @pytest.mark.parametrize("letters", ["a" * 245 + ".mp4", "ü" * 122 + ".mp4", "日" * 82 + ".mp4"])

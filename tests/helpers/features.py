@@ -11,6 +11,7 @@ from xelvad.extractors import EXTRACTORS
 from xelvad.pipeline.features.sidecar import Sidecar, Timeline
 from xelvad.pipeline.features.store import FeatureStore
 from xelvad.pipeline.videos.clips import Clipping
+from xelvad.pipeline.videos.identity import digest, stamp
 
 FEATURE_DIM = 16
 FINGERPRINT = EXTRACTORS["i3d-rgb"].fingerprint("of the synthetic features")
@@ -47,6 +48,27 @@ def write_features(root: Path, name: str, features: NDArray[np.float32], frames:
     with FeatureStore(root, "i3d-rgb").write(name, features.shape[-1], crops) as writer:
         writer.append(features)
         writer.finish(sidecar)
+
+
+def file_features(root: Path, name: str, video: Path | None, clips: int = 5, **changes: object) -> Path:
+    """File some features as those of a file that passes for a video; returns the array's path."""
+    size, modified = stamp(video) if video is not None else (1, 1)
+    rng = np.random.default_rng(list(name.encode()))
+    sidecar = replace(
+        SIDECAR,
+        video=name,
+        video_bytes=size,
+        video_modified=modified,
+        video_sha256=digest(video) if video is not None else "",
+        frames=16 * clips,
+    )
+    sidecar = replace(sidecar, **changes)
+    store = FeatureStore(root, sidecar.extractor)
+    with store.write(name, FEATURE_DIM, sidecar.crops) as writer:
+        row = (FEATURE_DIM,) if sidecar.crops is None else (sidecar.crops, FEATURE_DIM)
+        writer.append(rng.normal(size=(clips, *row)).astype(np.float32))
+        writer.finish(sidecar)
+    return store.array_path(name)
 
 
 def write_dataset(folder: Path, videos: int = 12, seed: int = 0) -> tuple[Path, Path]:

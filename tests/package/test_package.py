@@ -37,6 +37,7 @@ LAYERS = [
         "videos",
         "datasets",
         "features",
+        "upkeep",
         "framewise",
         "scoring",
         "training",

@@ -15,6 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xelvad.pipeline.upkeep.config import GarbageConfig, VerifyConfig
+from xelvad.pipeline.upkeep.garbage import delete, find_garbage
+from xelvad.pipeline.upkeep.verify import verify
+from xelvad.pipeline.videos.sources import find_videos
+
 from ..helpers.footage import Footage
 
 pytestmark = pytest.mark.slow
@@ -157,6 +162,25 @@ def test_two_extractions_share_the_work(videos: Path, alone: dict[str, bytes], t
     assert [sum(each) for each in numbers] == [13, 13], "each knows of all"
     assert but_quarantine(contents(tmp_path)) == alone
     assert (tmp_path / "tiny/quarantine.jsonl").read_text().count("\n") == 1
+
+
+def test_what_a_killed_extraction_leaves_is_told_from_what_it_finished(videos: Path, tmp_path: Path) -> None:
+    with runs() as started:
+        started.append(Run(videos, tmp_path, 0.3))
+        place = tmp_path / "tiny"
+        started[0].wait_until(lambda: any(place.rglob("*.json")) and any(place.rglob("*.tmp")))
+        started[0].kill()
+    files = contents(tmp_path)
+    left = {name for name in files if name.endswith((".tmp", ".lease"))}
+    assert left
+    (result,) = verify(tmp_path, VerifyConfig(), find_videos([videos]))
+    assert result.whole >= 1
+    assert (result.troubles, result.undigested) == ([], 0)
+    (heap,) = find_garbage(tmp_path, GarbageConfig())
+    assert {file.path.relative_to(tmp_path).as_posix() for each in heap.garbage for file in each.files} == left
+    assert contents(tmp_path) == files
+    assert delete(heap).files == len(left)
+    assert contents(tmp_path) == {name: data for name, data in files.items() if name not in left}
 
 
 @pytest.mark.parametrize("seed", [0])
