@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    from ..cluster.config import ClusterConfig
     from ..features.config import ExtractionConfig
 
     parser.add_argument("videos", type=Path, nargs="*", metavar="VIDEO", help=VIDEOS_HELP)
@@ -34,19 +35,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_of_extractor = "the clip networks, all fed by one decoding; `xelvad extractors` lists them"
     parser.add_argument("--extractor", type=str, nargs="+", default=["i3d-rgb"], help=help_of_extractor)
     parser.add_class_arguments(ExtractionConfig, skip={"extractor", "retry"})
+    parser.add_class_arguments(ClusterConfig)
     parser.add_argument("--retry", action="store_true", help=RETRY_HELP)
 
 
 def run(arguments: Namespace) -> int:
+    from ..cluster.config import ClusterConfig
+    from ..cluster.extraction import extract
     from ..features.config import ExtractionConfig
-    from ..features.extraction import extract
     from ..support.progress import CONSOLE
 
     videos = [*arguments.videos, *arguments.more_videos]
     if not videos:
         raise UserError(f"which videos? xelvad extract VIDEO … --features {arguments.features}: {VIDEOS_HELP}")
     found = find_and_say(videos)
-    result = extract(found.videos, arguments.features, config_of(ExtractionConfig, arguments), CONSOLE)
+    config, cluster = config_of(ExtractionConfig, arguments), config_of(ClusterConfig, arguments)
+    result = extract(found.videos, arguments.features, config, cluster, CONSOLE)
     output.print(f"{len(result.extracted)} extracted, {len(result.current)} were there, {len(result.failed)} set aside")
     return max(list_troubles(result), SOME_SET_ASIDE if found.passed_over else DONE)
 

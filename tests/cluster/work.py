@@ -1,0 +1,57 @@
+"""What the actors of the tests do: it must be found by its name on every node."""
+
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from xelvad.errors import UserError
+from xelvad.extractors import EXTRACTORS
+from xelvad.pipeline.cluster.actor import Elsewhere, Pulse, Work
+
+
+def know_tiny() -> None:
+    """Have the test network among the extractors of this process."""
+    from ..features.test_extraction import LARGE, TINY
+
+    EXTRACTORS[TINY.name], EXTRACTORS[LARGE.name] = TINY, LARGE
+
+
+def times(folder: Path, task: str) -> int:
+    """Count a try of a task; how many there have been."""
+    with (folder / task.replace("/", "_")).open("ab") as file:
+        file.write(f"{os.getpid()}\n".encode())
+    return len((folder / task.replace("/", "_")).read_text().splitlines())
+
+
+def do(folder: Path, tasks: Sequence[str], pulse: Pulse) -> list[str | Elsewhere]:
+    return [one(folder, task, pulse) for task in tasks]
+
+
+def one(folder: Path, task: str, pulse: Pulse) -> str | Elsewhere:
+    """A task says what is to become of it."""
+    tries = times(folder, task)
+    kind = task.partition(" ")[0]
+    if kind == "poison" or (kind == "dies-once" and tries == 1):
+        os._exit(7)
+    if kind == "raises":
+        raise ValueError("for a reason of its own")
+    if kind == "refuses":
+        raise UserError("wrong from the start")
+    if kind == "long" or (kind == "long-twice" and tries <= 2):
+        for _ in range(600):
+            pulse.beat()
+            time.sleep(0.1)
+    if kind == "elsewhere":
+        import ray
+
+        node = str(ray.get_runtime_context().get_node_id())
+        if (folder / "not here").read_text() in ("", node):
+            return Elsewhere("not on this one")
+    pulse.beat()
+    return f"{task}, done"
+
+
+def maker(folder: Path) -> partial[Work[str, str]]:
+    return partial(partial, do, folder)
