@@ -90,7 +90,12 @@ def extract(
     tasks = result.left_of(sources, places)
     if tasks:
         with session(cluster, report):
-            _Run(tasks, folder, config, cluster, result, report).run()
+            run = _Run(tasks, folder, config, cluster, result, report)
+            try:
+                run.run()
+            finally:
+                if run.deaths:
+                    clear([task.source for task in tasks], places)
     return result
 
 
@@ -117,6 +122,7 @@ class _Run:
         self.poison: list[tuple[Task, str]] = []  # to be set aside, once it is certain that anything works at all
         self.resources, self.config = _shares(config, cluster)
         self.works = self.waits = False
+        self.deaths = 0
 
     def run(self) -> None:
         """Until nothing is left."""
@@ -142,6 +148,7 @@ class _Run:
             while pool.left or self.busy:
                 for outcome in pool.wait(POLL_SECONDS):
                     self._take(outcome)
+                self.deaths = pool.deaths
                 pool.submit(self._free_again(pool))
         self._set_aside()
 

@@ -110,6 +110,9 @@ class Pool(Generic[Task, Result]):
         hand: tasks that are handed to an actor at a time, at most; fewer towards the end.
         found: asked for the result of a task whose actor died with it in hand: None where there is none.
         advance: told of units that were done, as `Pulse.beat` counts them.
+
+    Attributes:
+        deaths: of actors, so far.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class Pool(Generic[Task, Result]):
         self._outcomes: list[Outcome[Task, Result]] = []
         self._nodes: dict[str, dict[str, float]] = {}
         self._looked = -math.inf
-        self._in_a_row = 0
+        self.deaths = self._in_a_row = 0
         self._most_ever = 1  # actors
         self._alone_since, self._said = time.monotonic(), False  # since when no actor has run
 
@@ -341,6 +344,7 @@ class Pool(Generic[Task, Result]):
     def _bury(self, member: _Member[Task], reason: str, *, of_node: bool = False, died: bool = True) -> None:
         """An actor is no more: what it had in hand is done, or tried again, or lost."""
         self._dismiss(member)
+        self.deaths += 1
         node = member.where.node if member.where is not None else None
         suspect = any(item.failures for item in member.hand)
         of_node = of_node or (died and node is not None and self._has_died(node, SETTLING_SECONDS if suspect else 0))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ class Nodes:
 
     cluster: Any
     nodes: list[Any]
+    died: Path = Path()
 
     def add(self) -> Any:
         """One more."""
@@ -63,10 +65,19 @@ def nodes(started: Nodes) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def tiny_nodes(started: Nodes) -> Iterator[Nodes]:
-    """The same; the processes know the test network."""
-    with _session(started, worker_process_setup_hook="xelvad.tests.cluster.work.know_tiny"):
+def tiny_nodes(started: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """The same; the processes know the test network, and write down of which frames they died."""
+    started.died = tmp_path_factory.mktemp("died") / "of"
+    started.died.touch()
+    with _session(started, TINY_DIED=str(started.died)):
         yield started
+
+
+def environment_of(**more: str) -> dict[str, Any]:
+    """The environment of the cluster's processes."""
+    variables = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "OMP_NUM_THREADS": "1", "TINY_SECONDS": "0.05"}
+    hook = {"worker_process_setup_hook": "xelvad.tests.cluster.work.know_tiny"} if more else {}
+    return {"env_vars": variables | more} | hook
 
 
 @contextmanager
@@ -78,12 +89,11 @@ def _session(started: Nodes, **more: str) -> Iterator[None]:
     from xelvad.pipeline.cluster import session
 
     started.restore()
-    environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "OMP_NUM_THREADS": "1", "TINY_SECONDS": "0.05"}
     ray.init(
         address=started.cluster.address,
         log_to_driver=False,
         logging_level=logging.CRITICAL,
-        runtime_env={"env_vars": environment} | more,
+        runtime_env=environment_of(**more),
     )
     session._keep_off_the_console()
     until = time.monotonic() + 30

@@ -10,12 +10,26 @@ from xelvad.errors import UserError
 from xelvad.extractors import EXTRACTORS
 from xelvad.pipeline.cluster.actor import Elsewhere, Pulse, Work
 
+POISON = 935  # the number of a frame
+
 
 def know_tiny() -> None:
-    """Have the test network among the extractors of this process."""
-    from ..features.test_extraction import LARGE, TINY
+    """Have the test network among the extractors of this process; it dies of the frame `POISON`."""
+    from torch import Tensor
 
-    EXTRACTORS[TINY.name], EXTRACTORS[LARGE.name] = TINY, LARGE
+    from ..features.test_extraction import TINY, Tiny
+
+    EXTRACTORS[TINY.name] = TINY
+    forward, died = Tiny.forward, Path(os.environ["TINY_DIED"])
+
+    def dying(self: Tiny, x: Tensor) -> Tensor:
+        if POISON in x:
+            with died.open("a") as file:
+                print(POISON, file=file)
+            os._exit(9)
+        return forward(self, x)
+
+    Tiny.forward = dying
 
 
 def times(folder: Path, task: str) -> int:
