@@ -42,5 +42,17 @@ class ClusterConfig:
         """Whether there is a cluster."""
         return self.engine == "ray"
 
+    def check_several(self, option: str) -> None:
+        """Refuse a cluster for a single training, which would gain nothing by it.
+
+        Args:
+            option: that asks for several.
+
+        Raises:
+            UserError: names it.
+        """
+        if self.is_ray:
+            raise UserError(f"--engine ray does several trainings at a time: say how many by {option}")
+
 
 HERE = ClusterConfig()
