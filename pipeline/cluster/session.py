@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -18,6 +20,7 @@ from .config import ClusterConfig
 
 EXTRA = "pip install 'xelvad[cluster]'"
 STORE_BYTES = 100 * 2**20  # of a cluster of our own: paths and small answers are all that is passed
+ANSWER_SECONDS = 10.0
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -91,6 +94,7 @@ def _connect(config: ClusterConfig) -> None:
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
+        _see_whether_it_answers(address)
         ray.init(**options)
     except Exception as error:  # it raises whatever comes up, from ValueError to errors of RPC
         with suppress(Exception):
@@ -100,6 +104,13 @@ def _connect(config: ClusterConfig) -> None:
             f"Ray cluster: {where} ({_first_sentence(error)}); `ray start --head` starts one, --address names its head"
         ) from error
     _keep_off_the_console()
+
+
+def _see_whether_it_answers(address: str) -> None:
+    """Ray itself tries for two minutes, and says so in lines that nobody can keep off the console."""
+    there = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address)
+    if there:
+        socket.create_connection((there[1], int(there[2])), timeout=ANSWER_SECONDS).close()
 
 
 def _first_sentence(error: Exception) -> str:

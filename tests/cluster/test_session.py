@@ -1,5 +1,6 @@
 """What is said before there is a cluster, and what a cluster's processes take; no cluster is needed."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -53,13 +54,17 @@ def test_a_single_training_needs_no_cluster() -> None:
 def test_an_address_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
 
-    def nobody(**options: object) -> None:
-        assert options["address"] == "10.0.0.1:1"
-        raise ConnectionError("nobody\nanswers")
+    def another(**options: object) -> None:
+        raise RuntimeError("Version\nmismatch")
 
-    monkeypatch.setattr(ray, "init", nobody)
-    said = r"^Ray cluster: cannot join the one at 10\.0\.0\.1:1 \(nobody answers\); `ray start --head` starts one"
-    with pytest.raises(UserError, match=said), session.session(ClusterConfig("ray", "10.0.0.1:1")):
+    monkeypatch.setattr(ray, "init", another)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        said = rf"^Ray cluster: cannot join the one at {address} \(Version mismatch\); `ray start --head` starts one"
+        with pytest.raises(UserError, match=said), session.session(ClusterConfig("ray")):
+            pass
+    with pytest.raises(UserError, match="Connection refused"), session.session(ClusterConfig("ray", address)):
         pass
 
 

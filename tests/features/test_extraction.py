@@ -668,7 +668,7 @@ def test_batches_mix_videos_so_that_they_are_full(
 
     monkeypatch.setattr(Engine, "start", counting)
     run(videos, tmp_path, config(batch=5))
-    assert sizes == [5, 5, 2]  # four videos of three clips
+    assert sizes == [5, 5, 5]  # four videos of three clips, and the last batch filled up
 
 
 def test_a_video_that_fails_while_its_clips_wait_takes_none_of_the_others_along(tmp_path: Path) -> None:
