@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from .config import ClusterConfig
 EXTRA = "pip install 'xelvad[cluster]'"
 STORE_BYTES = 100 * 2**20  # of a cluster of our own: paths and small answers are all that is passed
 ANSWER_SECONDS = 10.0
+LOCAL = "local"  # Ray's word for a new cluster of this machine alone
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -89,17 +91,19 @@ def _counted(nodes: dict[str, dict[str, float]]) -> Iterator[str]:
 def _connect(config: ClusterConfig) -> None:
     import ray
 
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address == "local":
+    if address == LOCAL:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        if not os.environ.get("RAY_AUTH_MODE"):  # nobody else is to use it; Ray would keep a token in the user's home
+            os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     try:
         _see_whether_it_answers(address)
         ray.init(**options)
     except Exception as error:  # it raises whatever comes up, from ValueError to errors of RPC
         with suppress(Exception):
             ray.shutdown()
-        where = "cannot start one here" if address == "local" else f"cannot join the one at {address}"
+        where = "cannot start one here" if address == LOCAL else f"cannot join the one at {address}"
         raise UserError(
             f"Ray cluster: {where} ({_first_sentence(error)}); `ray start --head` starts one, --address names its head"
         ) from error
