@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -43,13 +44,14 @@ def session(config: ClusterConfig, report: Report = SILENT) -> Iterator[None]:
         UserError: Ray is not installed, there is no cluster at that address, or it is of another version.
     """
     check_installed()
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
+    _set_environment(address)
     import ray
 
     if ray.is_initialized():
         yield
         return
-    _connect(config)
+    _connect(address)
     try:
         report.say(describe())
         yield
@@ -88,15 +90,12 @@ def _counted(nodes: dict[str, dict[str, float]]) -> Iterator[str]:
             yield f"{total:g} {kind}s"
 
 
-def _connect(config: ClusterConfig) -> None:
+def _connect(address: str) -> None:
     import ray
 
-    address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == LOCAL:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-        if not os.environ.get("RAY_AUTH_MODE"):  # nobody else is to use it; Ray would keep a token in the user's home
-            os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     try:
         _see_whether_it_answers(address)
         ray.init(**options)
@@ -108,6 +107,17 @@ def _connect(config: ClusterConfig) -> None:
             f"Ray cluster: {where} ({_first_sentence(error)}); `ray start --head` starts one, --address names its head"
         ) from error
     _keep_off_the_console()
+
+
+def _set_environment(address: str) -> None:
+    """What Ray reads when it is imported."""
+    wanted = dict(QUIET)
+    if address == LOCAL and "ray" not in sys.modules:
+        # Nobody else is to use it. Of itself Ray would keep a token in the user's home, where there need not be one.
+        wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if "RAY_AUTH_MODE" in os.environ:
+        wanted = dict(QUIET)
+    os.environ.update({name: os.environ.get(name, value) for name, value in wanted.items()})
 
 
 def _see_whether_it_answers(address: str) -> None:
