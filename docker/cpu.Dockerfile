@@ -23,9 +23,10 @@ RUN pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url "$TO
     && python -c "import torch; torch.version.cuda and print('NOTE: a CUDA build of torch; set TORCH_INDEX_URL')"
 
 COPY pyproject.toml ./
-# OpenVINO is the fastest runtime on CPUs.
+# OpenVINO is the fastest runtime on CPUs; Ray is for compose.yaml.
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-      print(*p['dependencies'], *p['optional-dependencies']['openvino'], sep='\n')" > requirements.txt \
+      extras = p['optional-dependencies']; \
+      print(*p['dependencies'], *extras['openvino'], *extras['cluster'], sep='\n')" > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt
 
 COPY . ./

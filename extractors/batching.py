@@ -1,6 +1,7 @@
 """Batches: clips of any videos through one network, one batch under way while the next one gathers.
 
-Computing alone: whoever asks says whose each clip is, and gets its features back when they are there.
+A clip's features do not depend on what else is in its batch. Computing alone: whoever asks says whose each clip is,
+and gets its features back when they are there.
 """
 
 from __future__ import annotations
@@ -50,9 +51,12 @@ class ClipBatches(Generic[Owner]):
         started = None
         if self._gathered:
             owners, inputs = zip(*self._gathered, strict=True)
-            started = list(owners), self.engine.start(inputs)
+            # Always as many clips: libraries compute a smaller batch by other means, and the last bits of a clip's
+            # features would tell with how many others it was computed.
+            full = inputs + inputs[-1:] * (self.size - len(inputs))
+            started = list(owners), self.engine.start(full)
         computed, self._gathered, self._under_way = self._under_way, [], started
         if computed is None:
             return []
         owners_of_it, features = computed
-        return list(zip(owners_of_it, self.engine.finish(features), strict=True))
+        return list(zip(owners_of_it, self.engine.finish(features), strict=False))

@@ -10,6 +10,7 @@ from .command import DONE, Command, config_of, dataset_arguments, features_of, o
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    from ..cluster.config import ClusterConfig
     from ..experiments.ablation.config import AblationConfig
 
     dataset_arguments(parser, "the fold to test on; all: each in turn, and the frames of all folds taken together")
@@ -17,9 +18,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     for name, known in {"detectors": "mil, srf, ar-net", "modes": "epoch, batch: when XEL's bank is renewed"}.items():
         parser.add_argument(f"--{name}", type=str, nargs="+", default=list(getattr(AblationConfig, name)), help=known)
     parser.add_class_arguments(AblationConfig, skip={"detectors", "modes", "test_fold"})
+    parser.add_class_arguments(ClusterConfig)
 
 
 def run(arguments: Namespace) -> int:
+    from ..cluster.config import ClusterConfig
     from ..datasets import DatasetChoice
     from ..experiments.ablation.ablate import ablate
     from ..experiments.ablation.config import AblationConfig
@@ -28,8 +31,9 @@ def run(arguments: Namespace) -> int:
     from ..reports.plots import EXTRA
     from ..support.progress import CONSOLE
 
-    settings = config_of(AblationConfig, arguments)
-    result = ablate(config_of(DatasetChoice, arguments), features_of(arguments), arguments.out, settings, CONSOLE)
+    settings, cluster = config_of(AblationConfig, arguments), config_of(ClusterConfig, arguments)
+    labels, features = config_of(DatasetChoice, arguments), features_of(arguments)
+    result = ablate(labels, features, arguments.out, settings, CONSOLE, cluster)
     page = write_ablation(result)
     print_tables([result_table(result)])
     output.print(f"report: {page}")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    from ..cluster.config import ClusterConfig
     from ..features.config import ExtractionConfig
 
     parser.add_argument("videos", type=Path, nargs="*", metavar="VIDEO", help=VIDEOS_HELP)
@@ -36,20 +37,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_of_extractor = "the clip networks, all fed by one decoding; `xelvad extractors` lists them"
     parser.add_argument("--extractor", type=str, nargs="+", default=["i3d-rgb"], help=help_of_extractor)
     parser.add_class_arguments(ExtractionConfig, skip={"extractor", "retry"})
+    parser.add_class_arguments(ClusterConfig)
     parser.add_argument("--retry", action="store_true", help=RETRY_HELP)
 
 
 def run(arguments: Namespace) -> int:
+    from ..cluster.config import ClusterConfig
+    from ..cluster.extraction import extract
     from ..features.config import ExtractionConfig
-    from ..features.extraction import extract
     from ..support.progress import CONSOLE
 
     videos = [*arguments.videos, *arguments.more_videos]
     if not videos:
         raise UserError(f"which videos? xelvad extract VIDEO … --features {arguments.features}: {VIDEOS_HELP}")
     found = find_and_say(videos)
-    config = config_of(ExtractionConfig, arguments)
-    result = extract(found.videos, features_of(arguments), config, CONSOLE)
+    config, cluster = config_of(ExtractionConfig, arguments), config_of(ClusterConfig, arguments)
+    result = extract(found.videos, features_of(arguments), config, cluster, CONSOLE)
     counts = [len(result.extracted), len(result.current), len(result.failed)]
     shard = f" (shard {config.shard}: {sum(counts)} of {len(found.videos)} videos)" if config.shard else ""
     output.print(f"{counts[0]} extracted, {counts[1]} were there, {counts[2]} set aside{shard}")

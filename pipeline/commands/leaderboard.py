@@ -10,6 +10,7 @@ from .command import DONE, Command, config_of, features_arguments, features_of, 
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    from ..cluster.config import ClusterConfig
     from ..datasets import DatasetChoice
     from ..experiments.leaderboard.config import LeaderboardConfig
 
@@ -17,6 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     features_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the tables and the figures")
     parser.add_class_arguments(LeaderboardConfig, skip={"detectors", "beside", "across"})
+    parser.add_class_arguments(ClusterConfig)
     parser.add_argument("--detectors", type=str, nargs="+", default=[], help="names (default: all that there are)")
     others = "folders of finished leaderboards of other data sets: ranks over all of them"
     parser.add_argument("--beside", type=Path, nargs="+", default=[], help=others)
@@ -27,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    from ..cluster.config import ClusterConfig
     from ..datasets import DatasetChoice
     from ..experiments.leaderboard.board import exchange, make_board
     from ..experiments.leaderboard.config import LeaderboardConfig
@@ -38,7 +41,8 @@ def run(arguments: Namespace) -> int:
 
     settings, out = config_of(LeaderboardConfig, arguments), arguments.out
     beside = [read_board(folder) for folder in settings.beside]
-    board = make_board(config_of(DatasetChoice, arguments), features_of(arguments), out, settings, CONSOLE)
+    labels, cluster = config_of(DatasetChoice, arguments), config_of(ClusterConfig, arguments)
+    board = make_board(labels, features_of(arguments), out, settings, CONSOLE, cluster)
     if settings.across:
         board, beside = exchange(board, out, list(zip(settings.beside, beside, strict=True)), settings.workers, CONSOLE)
     tables = tables_of(board, beside)

@@ -11,6 +11,7 @@ from .command import DONE, Command, config_of, dataset_arguments, dataset_of, fe
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    from ..cluster.config import ClusterConfig
     from ..training.config import TrainingConfig
 
     dataset_arguments(parser)
@@ -21,9 +22,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training, bit for bit")
     parser.add_argument("--seeds", type=int, default=1, help="train so many times, from --seed on: OUT/seed-0, …")
     parser.add_class_arguments(TrainingConfig)
+    parser.add_class_arguments(ClusterConfig)
 
 
 def run(arguments: Namespace) -> int:
+    from ..cluster.config import ClusterConfig
     from ..scoring.runs import read_learned, runs_in
     from ..support.progress import CONSOLE
     from ..training.config import TrainingConfig
@@ -31,11 +34,20 @@ def run(arguments: Namespace) -> int:
 
     dataset = dataset_of(arguments)
     config, out, features = config_of(TrainingConfig, arguments), arguments.out, features_of(arguments)
+    cluster = config_of(ClusterConfig, arguments)
     if arguments.seeds == 1:
+        cluster.check_several("--seeds")
         manifest = train(dataset, features, out, config, resume=arguments.resume, report=CONSOLE)
     else:
         manifest = train_seeds(
-            dataset, features, out, config, arguments.seeds, resume=arguments.resume, report=CONSOLE
+            dataset,
+            features,
+            out,
+            config,
+            arguments.seeds,
+            resume=arguments.resume,
+            report=CONSOLE,
+            cluster=cluster,
         )[0]
     of = f"{manifest.training_videos} videos" + (f", {arguments.seeds} seeds" if arguments.seeds > 1 else "")
     output.print(f"{manifest.name} trained on {of}: {out}")

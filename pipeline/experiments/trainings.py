@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ import numpy as np
 
 from ...errors import UserError
 from ...files import write_text
+from ..cluster.config import HERE, ClusterConfig
 from ..datasets import Dataset, folds_in, frame_truth
 from ..features.remote.address import FeaturesFolder
 from ..features.remote.store import open_store
@@ -155,15 +157,17 @@ def at_once(
     workers: int,
     report: Report = SILENT,
     unit: str = "trainings",
+    cluster: ClusterConfig = HERE,
 ) -> list[Result]:
     """Do tasks, several at a time, each in a process of one thread: networks this small gain nothing by more.
 
     Args:
         work: a function at the top of a module; what it does must be kept on disk, so that it can go on.
         tasks: and their results can be pickled.
-        workers: processes; a single one is this one.
+        workers: processes; a single one is this one. On a Ray cluster there are as many as it has room for.
         report: is told how far it is.
         unit: what a task is called.
+        cluster: where.
 
     Returns:
         The results, in the order of the tasks.
@@ -172,6 +176,10 @@ def at_once(
         UserError: as ``work``, of the first task that fails; those under way are finished, no other is begun. Or a
             process was killed.
     """
+    if cluster.is_ray:
+        from ..cluster.trainings import on_cluster
+
+        return on_cluster(partial(on_one_thread, work), tasks, cluster, report, unit)
     began = time.monotonic()
 
     def told(done: int) -> None:

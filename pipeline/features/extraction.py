@@ -19,20 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import __version__
-from ...errors import UserError
-from ...extractors import create_extractor, spec_of
+from ...extractors import spec_of
 from ...extractors.batching import ClipBatches
-from ...extractors.precision import fingerprint_of
+from ...extractors.engines import Engines
 from ..footage.calibration import DRAWN_FOOTAGE
 from ..support.behind import Behind
 from ..support.memory import keep_freed_memory
 from ..support.progress import SILENT, Report
-from ..videos.clips import Clipping
 from ..videos.sources import VideoSource
 from ..videos.stillness import Stillness
 from ..videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .config import ExtractionConfig
-from .quarantine import Place, Task, clear, of_shard
+from .quarantine import Place, Task, clear, clipping_of, of_shard, places_of
 from .remote.address import FeaturesFolder
 from .sidecar import Sidecar, Timeline
 from .store import FeatureWriter
@@ -57,6 +55,21 @@ class ExtractionResult:
     current: list[VideoSource] = field(default_factory=list)  # were there already
     notes: dict[str, str] = field(default_factory=dict)  # name -> what a user should know of its features
     failed: dict[str, str] = field(default_factory=dict)  # name -> why it was set aside
+
+    def left_of(self, sources: Sequence[VideoSource], places: Sequence[Place]) -> list[Task]:
+        """What is to do of some videos; those of which there is nothing are taken in.
+
+        Raises:
+            UserError: as `Place.has`.
+        """
+        left = []
+        for source in sources:
+            task = Task(source, places)
+            if task.is_to_do():
+                left.append(task)
+            else:
+                self.count(task)
+        return left
 
     def count(self, task: Task) -> None:
         """Take in a video of which there is nothing to do."""
@@ -85,36 +98,44 @@ def extract(
         UserError: unknown extractor or weights, or the folder holds features made otherwise.
         OSError: the folder cannot be written to, or is full; what was finished is kept.
     """
-    specs = [spec_of(name) for name in config.extractor]
-    lengths = {spec.clip_length for spec in specs}
-    if len(lengths) > 1:
-        raise UserError(f"{' and '.join(config.extractor)} take clips of different length: extract one by one")
-    clipping = Clipping(lengths.pop(), config.tail)
-    places = [
-        Place(
-            spec.name,
-            folder,
-            fingerprint_of(spec, config.weights, config.precision, DRAWN_FOOTAGE),
-            clipping,
-            reuse_static=config.reuse_static,
-            retry=config.retry,
-        )
-        for spec in specs
-    ]
+    places = places_of(folder, config)
     sources = of_shard(sources, config.shard)
     clear(sources, places)
-    result, jobs = ExtractionResult(), []
-    for source in sources:
-        task = Task(source, places)
-        if task.is_to_do():
-            jobs.append(_Job(task))
-        else:
-            result.count(task)
-    if jobs:
-        _Extraction(jobs, clipping, config, result, report).run()
+    result = ExtractionResult()
+    tasks = result.left_of(sources, places)
+    if tasks:
+        extract_tasks(tasks, config, result, report)
         for place in places:
             place.store.finish()
     return result
+
+
+def extract_tasks(
+    tasks: Sequence[Task],
+    config: ExtractionConfig,
+    result: ExtractionResult,
+    report: Report = SILENT,
+    engines: Engines | None = None,
+    *,
+    wait: bool = True,
+) -> None:
+    """Make the feature files of tasks that are `to_do`; as `extract`.
+
+    Args:
+        tasks: at least one.
+        config: how.
+        result: takes in what comes of them.
+        report: is told how far it is.
+        engines: what was started before, of the same configuration.
+        wait: for what other processes work on; else such tasks are left, neither settled nor in ``result``.
+    """
+    jobs = [_Job(task) for task in tasks]
+    _Extraction(jobs, config, result, report, engines or engines_of(config), wait).run()
+
+
+def engines_of(config: ExtractionConfig) -> Engines:
+    """Engines as a configuration wants them; none is started."""
+    return Engines(config.weights, config.runtime, config.device, config.precision, DRAWN_FOOTAGE)
 
 
 class _AbandonedError(Exception):
@@ -177,9 +198,16 @@ class _Extraction:
     """A run: events of the reader in, feature files out."""
 
     def __init__(
-        self, jobs: list[_Job], clipping: Clipping, config: ExtractionConfig, result: ExtractionResult, report: Report
+        self,
+        jobs: list[_Job],
+        config: ExtractionConfig,
+        result: ExtractionResult,
+        report: Report,
+        engines: Engines,
+        wait: bool,
     ) -> None:
-        self.jobs, self.clipping, self.config, self.result, self.report = jobs, clipping, config, result, report
+        self.jobs, self.config, self.result, self.report, self.wait = jobs, config, result, report, wait
+        self.clipping, self.engines = clipping_of(config), engines
         self.batches: dict[str, ClipBatches[_Row]] = {}  # empty until there is something to do
         self.elsewhere: deque[_Job] = deque()  # what others have finished, as the readers' threads find out
 
@@ -208,7 +236,7 @@ class _Extraction:
         waiting = False
         while (first := next(claims := self._claims(), None)) is None:
             left = [job.name for job in self.jobs if not job.task.settled]
-            if not left:
+            if not left or not self.wait:
                 return None
             if not waiting:
                 more = f" and {len(left) - 1} more" if len(left) > 1 else ""
@@ -232,8 +260,11 @@ class _Extraction:
 
         stack.callback(torch.set_num_threads, torch.get_num_threads())  # the readers' single thread is for them alone
         lacking = {place.name for job in self.jobs for place in job.task.places}
-        self.batches = _start_engines(sorted(lacking), self.config, self.report)
-        kind = next(iter(self.batches.values())).engine.device.type
+        keep_freed_memory()  # before anything is computed, which starts threads
+        engines = self.engines.start(sorted(lacking), self.report.say)
+        kind = next(iter(engines.values())).device.type
+        size = self.config.batch or BATCH.get(kind, BATCH["cpu"])
+        self.batches = {name: ClipBatches(engine, size) for name, engine in engines.items()}
         self.workers = self.config.workers or (1 if kind == "cpu" else min(os.cpu_count() or 1, MOST_WORKERS))
         self.progress = stack.enter_context(self.report.progress("extracting", len(self.jobs), "clips"))
 
@@ -381,16 +412,3 @@ class _Extraction:
         self.result.failed[job.name] = str(event.error)
         self.progress.say(f"{job.name}: set aside")
         self.progress.finish(job.name, job.clips)
-
-
-def _start_engines(extractors: Sequence[str], config: ExtractionConfig, report: Report) -> dict[str, ClipBatches[_Row]]:
-    from ...extractors.runtimes import Engine
-
-    keep_freed_memory()  # before anything is computed, which starts threads
-    started: dict[str, ClipBatches[_Row]] = {}
-    for name in extractors:
-        extractor = create_extractor(name, config.weights)
-        engine = Engine(extractor, config.runtime, config.device, config.precision, DRAWN_FOOTAGE)
-        report.say(f"{name}: {engine.description}")
-        started[name] = ClipBatches(engine, config.batch or BATCH.get(engine.device.type, BATCH["cpu"]))
-    return started

@@ -16,11 +16,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ... import __version__
+from ...errors import UserError
+from ...extractors import spec_of
+from ...extractors.precision import fingerprint_of
 from ...leases import Lease, try_acquire
+from ..footage.calibration import DRAWN_FOOTAGE
 from ..support.shards import Shard
 from ..videos.clips import Clipping
 from ..videos.identity import stamp
 from ..videos.sources import VideoSource
+from .config import ExtractionConfig
 from .remote.address import FeaturesFolder
 from .remote.journal import Journal
 from .remote.store import open_store
@@ -193,6 +198,33 @@ class Place:
             return False
         self.store.adopt(source, sidecar)
         return True
+
+
+def places_of(folder: FeaturesFolder, config: ExtractionConfig) -> list[Place]:
+    """Where the features of each extractor go, and how they are made.
+
+    Raises:
+        UserError: unknown extractor or weights, or extractors that take clips of different length.
+    """
+    specs = [spec_of(name) for name in config.extractor]
+    if len({spec.clip_length for spec in specs}) > 1:
+        raise UserError(f"{' and '.join(config.extractor)} take clips of different length: extract one by one")
+    return [
+        Place(
+            spec.name,
+            folder,
+            fingerprint_of(spec, config.weights, config.precision, DRAWN_FOOTAGE),
+            clipping_of(config),
+            reuse_static=config.reuse_static,
+            retry=config.retry,
+        )
+        for spec in specs
+    ]
+
+
+def clipping_of(config: ExtractionConfig) -> Clipping:
+    """How videos are cut for the extractors of a configuration."""
+    return Clipping(spec_of(config.extractor[0]).clip_length, config.tail)
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from ...errors import UserError
 from ...leases import Lease, holder, try_acquire
 from ...models import FRAMEWISE, Detector, FramewiseDetector, HardInstanceBank, new_detector
 from ...processes import Owner
+from ..cluster.config import HERE, ClusterConfig
 from ..datasets import Dataset
 from ..features.bags import TrainingVideos
 from ..features.config import BagConfig
@@ -150,8 +151,11 @@ def train_seeds(
     *,
     resume: bool = False,
     report: Report = SILENT,
+    cluster: ClusterConfig = HERE,
 ) -> list[RunManifest]:
-    """Train with ``seeds`` seeds in turn, from the configuration's on, into ``out/seed-0`` and so on.
+    """Train with ``seeds`` seeds, from the configuration's on, into ``out/seed-0`` and so on.
+
+    In turn, or on a Ray cluster as many at a time as it has room for, each with one thread.
 
     Raises:
         UserError: as `train`.
@@ -163,7 +167,16 @@ def train_seeds(
     configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     for one in configs:
         _check_free(seed_folder(out, one.seed), resume)
+    if cluster.is_ray:
+        from ..cluster.trainings import on_cluster
+
+        # What it is about to begin is free, as was seen: if its process dies, the next one goes on.
+        return on_cluster(partial(_train_seed, dataset, features, out), configs, cluster, report)
     return [train(dataset, features, seed_folder(out, one.seed), one, resume=resume, report=report) for one in configs]
+
+
+def _train_seed(dataset: Dataset, features: FeaturesFolder, out: Path, config: TrainingConfig) -> RunManifest:
+    return train(dataset, features, seed_folder(out, config.seed), config, resume=True)
 
 
 def bank_rows(bank: HardInstanceBank, normal: TrainingVideos) -> list[BankRow]:

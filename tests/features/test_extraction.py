@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from xelvad import __version__
 from xelvad.errors import UserError
-from xelvad.extractors import EXTRACTORS, ExtractorSpec
+from xelvad.extractors import EXTRACTORS, ExtractorSpec, engines
 from xelvad.extractors.runtimes import Engine
 from xelvad.leases import Lease, beside, try_acquire
 from xelvad.pipeline.cli import main
@@ -165,7 +165,7 @@ def test_a_second_run_neither_builds_the_network_nor_decodes(
     def never(*_: object) -> None:
         raise AssertionError("not on a second run")
 
-    monkeypatch.setattr(extraction, "create_extractor", never)
+    monkeypatch.setattr(engines, "create_extractor", never)
     monkeypatch.setattr(extraction, "ClipReader", never)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
     result = run(videos, tmp_path, config(batch=9))
@@ -385,7 +385,7 @@ def test_where_others_do_everything_no_network_is_started(
         for lease in held:
             lease.release()
 
-    monkeypatch.setattr(extraction, "create_extractor", lambda *_: pytest.fail("there was nothing to do"))
+    monkeypatch.setattr(engines, "create_extractor", lambda *_: pytest.fail("there was nothing to do"))
     result = extract(find_videos([videos / "day"]), tmp_path / "shared", config(), Listening(finish))
     assert len(result.current) == 4
     assert left_in(tmp_path) == []
@@ -482,7 +482,7 @@ def test_a_video_that_was_set_aside_is_not_tried_again_until_it_changes(
 ) -> None:
     reasons = set_aside(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(extraction, "create_extractor", lambda *_: pytest.fail("there is nothing to do"))
+        patched.setattr(engines, "create_extractor", lambda *_: pytest.fail("there is nothing to do"))
         arguments = "extract", tmp_path / "videos", "--features", tmp_path / "features", "--extractor", "tiny"
         assert main([*map(str, arguments), "--weights", "random", *EAGER]) == 1
     printed = capsys.readouterr()
@@ -668,7 +668,7 @@ def test_batches_mix_videos_so_that_they_are_full(
 
     monkeypatch.setattr(Engine, "start", counting)
     run(videos, tmp_path, config(batch=5))
-    assert sizes == [5, 5, 2]  # four videos of three clips
+    assert sizes == [5, 5, 5]  # four videos of three clips, and the last batch filled up
 
 
 def test_a_video_that_fails_while_its_clips_wait_takes_none_of_the_others_along(tmp_path: Path) -> None:

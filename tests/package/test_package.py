@@ -37,6 +37,7 @@ LAYERS = [
         "videos",
         "datasets",
         "features",
+        "cluster",
         "upkeep",
         "framewise",
         "scoring",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ...cluster.config import HERE, ClusterConfig
 from ...datasets import Dataset, DatasetChoice, read_manifest
 from ...features.remote.address import FeaturesFolder
 from ...features.remote.store import open_store
@@ -129,7 +130,12 @@ class Ablation:
 
 
 def ablate(
-    labels: DatasetChoice, features: FeaturesFolder, out: Path, config: AblationConfig, report: Report = SILENT
+    labels: DatasetChoice,
+    features: FeaturesFolder,
+    out: Path,
+    config: AblationConfig,
+    report: Report = SILENT,
+    cluster: ClusterConfig = HERE,
 ) -> Ablation:
     """Train and evaluate the whole grid; what is finished is not trained again, what was interrupted goes on.
 
@@ -140,6 +146,7 @@ def ablate(
             ``out/runs/<detector>/<variant>/<fold>/seed-0``.
         config: what is compared.
         report: is told how far it is.
+        cluster: where the trainings are done.
 
     Raises:
         UserError: as `DatasetChoice.read`, `train` and `evaluate`; "all" folds where there are none; or ``out`` holds
@@ -156,9 +163,10 @@ def ablate(
     open_to_more = ("detectors", "modes", "seeds", "workers")
     settings = {name: value for name, value in asdict(config).items() if name not in open_to_more}
     claim(out, REQUEST, {"labels": datasets[0].digest} | settings)
-    if config.workers > 1:
+    if config.workers > 1 or cluster.is_ray:
         places = dict(zip(folds_of(manifest) if manifest is not None else [""], datasets, strict=True))
-        at_once(train_once, _trainings(cells, places, features, out, config.seeds), config.workers, report)
+        trainings = _trainings(cells, places, features, out, config.seeds)
+        at_once(train_once, trainings, config.workers, report, cluster=cluster)
     results = []
     for number, cell in enumerate(cells, start=1):
         report.say(f"configuration {number} of {len(cells)}: {cell.label}")

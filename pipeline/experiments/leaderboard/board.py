@@ -18,6 +18,7 @@ import numpy as np
 from ....errors import UserError
 from ....files import write_text
 from ....schema import parse, read_json
+from ...cluster.config import HERE, ClusterConfig
 from ...datasets import Dataset, DatasetChoice, folds_in, frame_truth
 from ...features.remote.address import FeaturesFolder
 from ...features.remote.store import open_store
@@ -66,7 +67,12 @@ class Journey:
 
 
 def make_board(
-    labels: DatasetChoice, features: FeaturesFolder, out: Path, config: LeaderboardConfig, report: Report = SILENT
+    labels: DatasetChoice,
+    features: FeaturesFolder,
+    out: Path,
+    config: LeaderboardConfig,
+    report: Report = SILENT,
+    cluster: ClusterConfig = HERE,
 ) -> Board:
     """Train and measure everything that is not there yet.
 
@@ -76,6 +82,7 @@ def make_board(
         out: runs go to ``out/runs/<detector>/<fold>/seed-0`` and so on, ``results.json`` beside them.
         config: what is compared.
         report: is told how far it is.
+        cluster: where the trainings are done.
 
     Raises:
         UserError: as `DatasetChoice.read`, `train` and `load_run`; or ``out`` holds a leaderboard of other data or with
@@ -98,7 +105,7 @@ def make_board(
         for seed in range(config.seeds)
         for fold in folds
     ]
-    trials = at_once(measure, tasks, config.workers, report)
+    trials = at_once(measure, tasks, config.workers, report, cluster=cluster)
     each = config.seeds * len(folds)
     standings: list[Standing] = []
     speeds: dict[str, float] = {}  # XEL changes nothing in a detector's use
