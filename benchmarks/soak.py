@@ -65,7 +65,7 @@ def count() -> None:
             yield writer
         _note(log, "done", name)
 
-    FeatureStore.write = counted  # type: ignore[method-assign]
+    FeatureStore.write = counted  # type: ignore[method-assign, assignment]
 
 
 def _note(log: str, what: str, name: str) -> None:
