@@ -98,10 +98,16 @@ def _connect(address: str) -> None:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
         _see_whether_it_answers(address)
-        ray.init(**options)
+        for last in (address != LOCAL, True):  # on a busy machine its parts may wait for each other for too long
+            try:
+                ray.init(**options)
+                break
+            except Exception:
+                with suppress(Exception):
+                    ray.shutdown()
+                if last:
+                    raise
     except Exception as error:  # it raises whatever comes up, from ValueError to errors of RPC
-        with suppress(Exception):
-            ray.shutdown()
         where = "cannot start one here" if address == LOCAL else f"cannot join the one at {address}"
         raise UserError(
             f"Ray cluster: {where} ({_first_sentence(error)}); `ray start --head` starts one, --address names its head"

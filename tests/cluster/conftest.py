@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,17 @@ from typing import Any
 import pytest
 
 STORE = 80 * 2**20  # bytes; Ray takes no less
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a part of Ray, which gives up after half a minute where the machine has much else to do."""
+    for last in (False, False, True):
+        try:
+            return start()
+        except Exception:
+            if last:
+                raise
+    return None
 
 
 @dataclass
@@ -23,7 +34,7 @@ class Nodes:
 
     def add(self) -> Any:
         """One more."""
-        node = self.cluster.add_node(num_cpus=1, object_store_memory=STORE)
+        node = patiently(lambda: self.cluster.add_node(num_cpus=1, object_store_memory=STORE))
         self.nodes.append(node)
         return node
 
@@ -48,7 +59,7 @@ def started() -> Iterator[Nodes]:
     os.environ.update(session.QUIET)
     quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 5}
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE, "_system_config": quick}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     nodes = Nodes(cluster, [])
     nodes.restore()
     try:
