@@ -75,7 +75,7 @@ def serve(folder: Path, pipe: Connection) -> None:
     import logging
     import re
 
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.s3.models import s3_backends
     from moto.server import ThreadedMotoServer
 
