@@ -19,9 +19,9 @@ from ...errors import UserError
 from ...extractors.weights import RANDOM
 from ...leases import holder
 from ..features.config import ExtractionConfig
-from ..features.extraction import MOST_WORKERS, POLL_SECONDS, ExtractionResult, engines_of, extract_tasks
+from ..features.extraction import MOST_WORKERS, POLL_SECONDS, engines_of, extract_tasks
 from ..features.extraction import extract as extract_here
-from ..features.quarantine import Task, clear, of_shard, places_of
+from ..features.quarantine import ExtractionResult, Task, clear, of_shard, places_of
 from ..features.remote.address import FeaturesFolder
 from ..support.progress import SILENT, Progress, Report
 from ..videos.sources import VideoSource
@@ -215,7 +215,7 @@ class _Run:
                 more = f" and {len(self.busy) - 1} more" if len(self.busy) > 1 else ""
                 self.report.say(f"waiting for {self.busy[0].source.name}{more}: another process is at work there")
             self.waits = True
-            time.sleep(max(POLL_SECONDS, *(place.store.poll_seconds for place in self.busy[0].places)))
+            time.sleep(max([POLL_SECONDS, *(place.store.poll_seconds for place in self.busy[0].places)]))
         held = [task for task in self.busy if _is_held(task)]
         free = [task for task in self.busy if task not in held]
         self.busy = held

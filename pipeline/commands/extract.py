@@ -24,7 +24,7 @@ from .command import (
 )
 
 if TYPE_CHECKING:
-    from ..features.extraction import ExtractionResult
+    from ..features.quarantine import ExtractionResult
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -30,7 +30,7 @@ from ..videos.sources import VideoSource
 from ..videos.stillness import Stillness
 from ..videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .config import ExtractionConfig
-from .quarantine import Place, Task, clear, clipping_of, of_shard, places_of
+from .quarantine import ExtractionResult, Task, clear, clipping_of, of_shard, places_of
 from .remote.address import FeaturesFolder
 from .sidecar import Sidecar, Timeline
 from .store import FeatureWriter
@@ -45,38 +45,6 @@ LARGEST_SHORT_SIDE = 480
 BATCH = {"cpu": 4, "cuda": 32}
 MOST_WORKERS = 8  # a GPU is fed by as many decoders as there are cores, and hardly by more than these
 POLL_SECONDS = 1.0  # between two looks at what other processes work on
-
-
-@dataclass
-class ExtractionResult:
-    """What a run of `extract` came to."""
-
-    extracted: list[VideoSource] = field(default_factory=list)
-    current: list[VideoSource] = field(default_factory=list)  # were there already
-    notes: dict[str, str] = field(default_factory=dict)  # name -> what a user should know of its features
-    failed: dict[str, str] = field(default_factory=dict)  # name -> why it was set aside
-
-    def left_of(self, sources: Sequence[VideoSource], places: Sequence[Place]) -> list[Task]:
-        """What is to do of some videos; those of which there is nothing are taken in.
-
-        Raises:
-            UserError: as `Place.has`.
-        """
-        left = []
-        for source in sources:
-            task = Task(source, places)
-            if task.is_to_do():
-                left.append(task)
-            else:
-                self.count(task)
-        return left
-
-    def count(self, task: Task) -> None:
-        """Take in a video of which there is nothing to do."""
-        if task.reason is None:
-            self.current.append(task.source)
-        else:
-            self.failed[task.source.name] = task.reason
 
 
 def extract(
@@ -235,14 +203,14 @@ class _Extraction:
         """
         waiting = False
         while (first := next(claims := self._claims(), None)) is None:
-            left = [job.name for job in self.jobs if not job.task.settled]
+            left = [job.task for job in self.jobs if not job.task.settled]
             if not left or not self.wait:
                 return None
             if not waiting:
                 more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-                self.report.say(f"waiting for {left[0]}{more}: another process is at work there")
+                self.report.say(f"waiting for {left[0].source.name}{more}: another process is at work there")
             waiting = True
-            time.sleep(max(POLL_SECONDS, *(place.store.poll_seconds for place in self.jobs[0].task.places)))
+            time.sleep(max([POLL_SECONDS, *(place.store.poll_seconds for place in left[0].places)]))
         return chain([first], claims)
 
     def _claims(self) -> Iterator[int]:

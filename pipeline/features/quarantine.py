@@ -299,6 +299,38 @@ class Task:
             self.leases = []
 
 
+@dataclass
+class ExtractionResult:
+    """What a run of `extract` came to."""
+
+    extracted: list[VideoSource] = field(default_factory=list)
+    current: list[VideoSource] = field(default_factory=list)  # were there already
+    notes: dict[str, str] = field(default_factory=dict)  # name -> what a user should know of its features
+    failed: dict[str, str] = field(default_factory=dict)  # name -> why it was set aside
+
+    def left_of(self, sources: Sequence[VideoSource], places: Sequence[Place]) -> list[Task]:
+        """What is to do of some videos; those of which there is nothing are taken in.
+
+        Raises:
+            UserError: as `Place.has`.
+        """
+        left = []
+        for source in sources:
+            task = Task(source, places)
+            if task.is_to_do():
+                left.append(task)
+            else:
+                self.count(task)
+        return left
+
+    def count(self, task: Task) -> None:
+        """Take in a video of which there is nothing to do."""
+        if task.reason is None:
+            self.current.append(task.source)
+        else:
+            self.failed[task.source.name] = task.reason
+
+
 def of_shard(sources: Sequence[VideoSource], shard: str | None) -> Sequence[VideoSource]:
     """The videos of a shard, in their order: shards have about as many bytes each.
 

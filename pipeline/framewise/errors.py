@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import __version__
-from ..features.extraction import ExtractionResult
-from ..features.quarantine import Place, Task, clear
+from ..features.quarantine import ExtractionResult, Place, Task, clear
 from ..features.remote.address import FeaturesFolder
 from ..features.sidecar import Sidecar, Timeline
 from ..support.progress import SILENT, Progress, Report

@@ -17,7 +17,8 @@ from ...extractors.precision import INT8, fingerprint_of
 from ...files import write_bytes, write_text
 from ...models.framewise.detector import FramewiseDetector
 from ..features.config import ExtractionConfig
-from ..features.extraction import ExtractionResult, extract
+from ..features.extraction import extract
+from ..features.quarantine import ExtractionResult
 from ..features.remote.address import FeaturesFolder
 from ..features.remote.store import open_store
 from ..features.sidecar import check_fingerprint

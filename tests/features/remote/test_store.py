@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from xelvad.errors import UserError
+from xelvad.extractors import engines
 from xelvad.leases import try_acquire
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import DatasetChoice
 from xelvad.pipeline.evaluation.evaluation import evaluate
 from xelvad.pipeline.experiments.leaderboard.records import Board, read_board, write_board
 from xelvad.pipeline.features import extraction
-from xelvad.pipeline.features.extraction import ExtractionResult, extract
+from xelvad.pipeline.features.extraction import extract
+from xelvad.pipeline.features.quarantine import ExtractionResult
 from xelvad.pipeline.features.remote import index
 from xelvad.pipeline.features.remote.address import RemoteFolder, folder_of
 from xelvad.pipeline.features.remote.storage import Storage, storage_of
@@ -76,7 +78,7 @@ def test_what_is_extracted_to_a_url_is_what_is_extracted_to_a_folder(
     assert names(result.extracted) == names(first.extracted)
     local = {path.relative_to(tmp_path / "local").as_posix(): path for path in (tmp_path / "local").rglob("*.*")}
     assert files_of(remote) == {name: path.read_bytes() for name, path in local.items()}
-    monkeypatch.setattr(extraction, "create_extractor", lambda *_: pytest.fail("there is nothing to do"))
+    monkeypatch.setattr(engines, "create_extractor", lambda *_: pytest.fail("there is nothing to do"))
     assert names(run(videos, remote).current) == names(first.extracted)
     anew(monkeypatch, tmp_path, "of another machine")
     assert names(run(videos, remote).current) == names(first.extracted)
@@ -97,12 +99,17 @@ def test_what_was_interrupted_between_array_and_sidecar_does_not_count(
         with pytest.raises(KeyboardInterrupt):
             run(videos, remote)
     written = set(files_of(remote))
-    assert written == {"tiny/day 1/0 é.mp4.npy", "tiny/day 1/0 é.mp4.json", "tiny/day 1/1 é.mp4.npy"}
+    assert "tiny/day 1/1 é.mp4.npy" in written
+    assert "tiny/day 1/1 é.mp4.json" not in written
+    done = [
+        name[len("tiny/") : -len(".json")] for name in written if name.endswith(".json")
+    ]  # those behind may be, too
+    assert done[:1] and all(f"tiny/{name}.npy" in written for name in done)
     with pytest.raises(UserError, match="no features in"):
         open_store(remote, "tiny").find("day 1/1 é.mp4")
     result = run(videos, remote)
-    assert names(result.current) == ["day 1/0 é.mp4"]
-    assert len(result.extracted) == 3
+    assert names(result.current) == sorted(done)
+    assert len(result.extracted) == 4 - len(done)
     assert np.array_equal(open_store(remote, "tiny").read("day 1/1 é.mp4").array, expected(33, first=100))
 
 
@@ -416,7 +423,7 @@ def test_names_in_a_store_that_lead_out_of_it_are_nobodys(bucket: RemoteFolder, 
 
 
 def test_a_leaderboard_says_where_its_features_lie(tmp_path: Path, bucket: RemoteFolder) -> None:
-    board = Board("a", DatasetChoice(), bucket, "tiny", "tiny", (), 0.0, "last", ())
+    board = Board("a", DatasetChoice(manifest=tmp_path / "labels.csv"), bucket, "tiny", "tiny", (), 0.0, "last", ())
     write_board(board, tmp_path)
     assert read_board(tmp_path) == board
 
