@@ -118,11 +118,9 @@ def _connect(address: str) -> None:
 def _set_environment(address: str) -> None:
     """What Ray reads when it is imported."""
     wanted = dict(QUIET)
-    if address == LOCAL and "ray" not in sys.modules:
+    if address == LOCAL and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         # Nobody else is to use it. Of itself Ray would keep a token in the user's home, where there need not be one.
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    if "RAY_AUTH_MODE" in os.environ:
-        wanted = dict(QUIET)
     os.environ.update({name: os.environ.get(name, value) for name, value in wanted.items()})
 
 

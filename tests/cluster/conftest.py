@@ -107,7 +107,7 @@ def _session(started: Nodes, **more: str) -> Iterator[None]:
         runtime_env=environment_of(**more),
     )
     session._keep_off_the_console()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while sum(node.get("CPU", 0) for node in session.alive_nodes().values()) != 2:
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -32,7 +32,7 @@ class Listening:
 
 def collect(pool: Pool[str, str], meanwhile: Callable[[], None] = lambda: None) -> list[Outcome[str, str]]:
     outcomes: list[Outcome[str, str]] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while pool.left:
         outcomes += pool.wait(0.2)
         meanwhile()
@@ -142,6 +142,6 @@ def test_leaving_early_ends_the_actors_and_lets_them_clear_up(nodes: Nodes, tmp_
         pool.submit(["long 1", "long 2"])
         while not ((tmp_path / "long 1").exists() and (tmp_path / "long 2").exists()):
             pool.wait(0.1)
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 180
         left = time.monotonic()
     assert time.monotonic() - left < 5, "they were not told to stop"
