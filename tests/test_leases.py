@@ -197,7 +197,8 @@ def test_a_lease_is_held_as_long_as_its_process_runs(
 
 def test_stale_leases_are_listed_and_removed_one_by_one_if_they_still_are(tmp_path: Path) -> None:
     dead = [put(beside(tmp_path / f"{number}.npy"), gone(), token=f"{number:016}") for number in range(3)]
-    held = try_acquire(beside(tmp_path / "held.npy"))
+    holding = beside(tmp_path / "held.npy")
+    held = try_acquire(holding)
     assert held is not None
     elsewhere = put(beside(tmp_path / "elsewhere.npy"), replace(Owner.this(), system="elsewhere"))
     assert stale(tmp_path) == dead
@@ -205,9 +206,9 @@ def test_stale_leases_are_listed_and_removed_one_by_one_if_they_still_are(tmp_pa
     assert len(names(tmp_path)) == 5, "a question changes nothing"
     taken_over = try_acquire(dead[1])
     assert taken_over is not None
-    assert [remove_if_stale(path) for path in (*dead, held.path, elsewhere)] == [True, False, True, False, False]
+    assert [remove_if_stale(path) for path in (*dead, holding, elsewhere)] == [True, False, True, False, False]
     assert remove_if_stale(tmp_path / ".nothing.lease"), "there is none"
-    assert names(tmp_path) == sorted(path.name for path in (dead[1], held.path, elsewhere))
+    assert names(tmp_path) == sorted(path.name for path in (dead[1], holding, elsewhere))
     assert taken_over.is_ours
     assert held.is_ours
     taken_over.release()
