@@ -21,8 +21,9 @@ from ...leases import holder
 from ..features.config import ExtractionConfig
 from ..features.extraction import MOST_WORKERS, POLL_SECONDS, engines_of, extract_tasks
 from ..features.extraction import extract as extract_here
-from ..features.quarantine import ExtractionResult, Task, clear, of_shard, places_of
+from ..features.quarantine import stamp_of
 from ..features.remote.address import FeaturesFolder
+from ..features.tasks import ExtractionResult, Task, clear, of_shard, places_of
 from ..support.progress import SILENT, Progress, Report
 from ..videos.sources import VideoSource
 from .actor import Elsewhere, Pulse
@@ -146,7 +147,7 @@ class _Run:
         ):
             self.progress.start("on the cluster")
             for task in self.tasks.values():
-                task.stamp = _stamp(task)
+                task.stamp = stamp_of(task.source)
             # Those that take longest come first: nobody is to wait for one that was begun last.
             largest_first = sorted(self.tasks.values(), key=lambda task: -(task.stamp or (0, 0))[0])
             pool.submit(task.source for task in largest_first)
@@ -226,12 +227,6 @@ class _Run:
             else:
                 self.result.count(task)
                 self.progress.finish(task.source.name, 0)
-
-
-def _stamp(task: Task) -> tuple[int, int] | None:
-    from ..features.quarantine import stamp_of
-
-    return stamp_of(task.source)
 
 
 def _is_held(task: Task) -> bool:

@@ -13,13 +13,13 @@ from rich.table import Table
 from .command import DONE, SOME_SET_ASIDE, Command, config_of, dataset_arguments, features_of, output
 
 if TYPE_CHECKING:
-    from ..features.audit import Audit, Finding
+    from ..upkeep.audit import Audit, Finding
 
 SHOWN = 5  # findings of one kind; the file has all
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..features.config import AuditConfig
+    from ..upkeep.config import AuditConfig
 
     dataset_arguments(parser, features_needed=False)
     parser.add_class_arguments(AuditConfig)
@@ -28,9 +28,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from ..datasets import DatasetChoice
-    from ..features.audit import audit, write_audit
-    from ..features.config import AuditConfig
     from ..support.progress import CONSOLE
+    from ..upkeep.audit import audit, write_audit
+    from ..upkeep.config import AuditConfig
 
     choice, config = config_of(DatasetChoice, arguments), config_of(AuditConfig, arguments)
     features = features_of(arguments) if arguments.features else None

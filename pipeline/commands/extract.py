@@ -24,7 +24,7 @@ from .command import (
 )
 
 if TYPE_CHECKING:
-    from ..features.quarantine import ExtractionResult
+    from ..features.tasks import ExtractionResult
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -110,19 +110,6 @@ class ImportConfig:
 
 
 @dataclass(frozen=True)
-class AuditConfig:
-    """What is looked at.
-
-    Attributes:
-        deep: decode every video and count its frames, instead of trusting what its header says.
-        extractor: whose features, where there is a folder of features.
-    """
-
-    deep: bool = False
-    extractor: str = "i3d-rgb"
-
-
-@dataclass(frozen=True)
 class BagConfig:
     """How clip features become bags.
 

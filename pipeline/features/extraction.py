@@ -30,10 +30,10 @@ from ..videos.sources import VideoSource
 from ..videos.stillness import Stillness
 from ..videos.stream import Clip, ClipReader, Closed, Failed, Opened, Prepare
 from .config import ExtractionConfig
-from .quarantine import ExtractionResult, Task, clear, clipping_of, of_shard, places_of
 from .remote.address import FeaturesFolder
 from .sidecar import Sidecar, Timeline
 from .store import FeatureWriter
+from .tasks import ExtractionResult, Task, clear, clipping_of, of_shard, places_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import __version__
-from ..features.quarantine import ExtractionResult, Place, Task, clear
 from ..features.remote.address import FeaturesFolder
 from ..features.sidecar import Sidecar, Timeline
+from ..features.tasks import ExtractionResult, Place, Task, clear
 from ..support.progress import SILENT, Progress, Report
 from ..support.threads import few_threads
 from ..videos.clips import Clipping

@@ -18,11 +18,11 @@ from ...files import write_bytes, write_text
 from ...models.framewise.detector import FramewiseDetector
 from ..features.config import ExtractionConfig
 from ..features.extraction import extract
-from ..features.quarantine import ExtractionResult
 from ..features.remote.address import FeaturesFolder
 from ..features.remote.store import open_store
 from ..features.sidecar import check_fingerprint
 from ..features.store import Features
+from ..features.tasks import ExtractionResult
 from ..footage.calibration import DRAWN_FOOTAGE
 from ..framewise.errors import write_errors
 from ..support.progress import SILENT, Report

@@ -1,1 +1,1 @@
-"""Upkeep: whether all that lies in a features folder is whole, and what of it nobody needs."""
+"""Upkeep: what is wrong with a data set or a features folder before or after the work, and what of it nobody needs."""

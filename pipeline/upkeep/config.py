@@ -1,4 +1,4 @@
-"""Options of the upkeep of features folders."""
+"""Options of the upkeep of data sets and of features folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from dataclasses import dataclass
 from ...errors import UserError
 from ...extractors.precision import Precision
 from ...extractors.weights import RANDOM
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """What is looked at.
+
+    Attributes:
+        deep: decode every video and count its frames, instead of trusting what its header says.
+        extractor: whose features, where there is a folder of features.
+    """
+
+    deep: bool = False
+    extractor: str = "i3d-rgb"
 
 
 @dataclass(frozen=True)

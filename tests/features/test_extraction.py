@@ -30,8 +30,9 @@ from xelvad.pipeline.cli import main
 from xelvad.pipeline.features import extraction
 from xelvad.pipeline.features.config import ExtractionConfig
 from xelvad.pipeline.features.extraction import extract
-from xelvad.pipeline.features.quarantine import ENVIRONMENT, FILE, ExtractionResult, Quarantine, stamp_of
+from xelvad.pipeline.features.quarantine import ENVIRONMENT, FILE, Quarantine, stamp_of
 from xelvad.pipeline.features.store import FeatureStore
+from xelvad.pipeline.features.tasks import ExtractionResult
 from xelvad.pipeline.support.progress import Progress
 from xelvad.pipeline.videos.config import Tail
 from xelvad.pipeline.videos.identity import digest

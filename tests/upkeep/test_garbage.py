@@ -25,26 +25,10 @@ from xelvad.pipeline.videos.sources import search
 from xelvad.processes import Owner
 
 from ..helpers.features import FINGERPRINT, file_features
+from .conftest import NAMES
 
 OLD = 10_000.0  # seconds: longer ago than what may be half there for a moment
-NAMES = ("a.mp4", "day/b.mp4", "day/c.mp4")
 GONE = replace(Owner.this(), pid=2**22 + 1)  # Linux gives out no such number
-
-
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    for name in NAMES:
-        path = tmp_path / "videos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode() * 100)
-    return tmp_path / "videos"
-
-
-@pytest.fixture
-def features(tmp_path: Path, videos: Path) -> Path:
-    for name in NAMES:
-        file_features(tmp_path / "features", name, videos / name)
-    return tmp_path / "features"
 
 
 @pytest.fixture

@@ -24,23 +24,6 @@ from xelvad.pipeline.videos.sources import find_videos
 from ..helpers.features import FEATURE_DIM, file_features
 
 OLD = 10_000  # seconds: longer ago than what may be half there for a moment
-NAMES = ("a.mp4", "day/b.mp4", "day/c.mp4")
-
-
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    for name in NAMES:
-        path = tmp_path / "videos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode() * 100)
-    return tmp_path / "videos"
-
-
-@pytest.fixture
-def features(tmp_path: Path, videos: Path) -> Path:
-    for name in NAMES:
-        file_features(tmp_path / "features", name, videos / name)
-    return tmp_path / "features"
 
 
 def only(features: Path, videos: Path | None = None, deep: bool = False) -> Verification:

@@ -21,12 +21,12 @@ from xelvad.pipeline.evaluation.evaluation import evaluate
 from xelvad.pipeline.experiments.leaderboard.records import Board, read_board, write_board
 from xelvad.pipeline.features import extraction
 from xelvad.pipeline.features.extraction import extract
-from xelvad.pipeline.features.quarantine import ExtractionResult
 from xelvad.pipeline.features.remote import index
 from xelvad.pipeline.features.remote.address import RemoteFolder, folder_of
 from xelvad.pipeline.features.remote.storage import Storage, storage_of
 from xelvad.pipeline.features.remote.store import RemoteStore, open_store
 from xelvad.pipeline.features.store import FeatureStore
+from xelvad.pipeline.features.tasks import ExtractionResult
 from xelvad.pipeline.scoring.runs import load_run
 from xelvad.pipeline.training.train import train
 from xelvad.pipeline.videos.sources import VideoSource, find_videos

@@ -17,6 +17,9 @@ from typing import Literal
 from ...errors import UserError
 from ...files import write_text
 from ..datasets import Counts, Dataset, DatasetChoice, LabelledVideo, Location, any_fold, count, frame_truth, locate
+from ..features.remote.address import FeaturesFolder
+from ..features.remote.store import open_store
+from ..features.store import Features, FeatureStore
 from ..support.progress import SILENT, Report
 from ..videos.identity import digest, stamp
 from ..videos.probe import VideoError, is_cut_off
@@ -24,9 +27,6 @@ from ..videos.reader import open_video
 from ..videos.sources import VideoSource, search
 from ..videos.worker import Decoder
 from .config import AuditConfig
-from .remote.address import FeaturesFolder
-from .remote.store import open_store
-from .store import Features, FeatureStore
 
 READERS = 8  # files that are opened at once: disks and networks answer several questions as fast as one
 SHORT_SIDE = 32  # pixels to which frames are scaled that are only counted

@@ -13,9 +13,9 @@ import pytest
 from xelvad.errors import UserError
 from xelvad.pipeline.cli import main
 from xelvad.pipeline.datasets import Counts, DatasetChoice, Official
-from xelvad.pipeline.features.audit import Audit, audit
-from xelvad.pipeline.features.config import AuditConfig
 from xelvad.pipeline.features.store import FeatureStore
+from xelvad.pipeline.upkeep.audit import Audit, audit
+from xelvad.pipeline.upkeep.config import AuditConfig
 from xelvad.pipeline.videos.clips import Clipping
 
 from ..helpers.features import FEATURE_DIM, write_features
