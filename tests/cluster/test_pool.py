@@ -12,8 +12,8 @@ from xelvad.errors import UserError
 from xelvad.pipeline.cluster import pool as pools
 from xelvad.pipeline.cluster.pool import Outcome, Pool, Resources
 from xelvad.pipeline.support.progress import Progress
+from xelvad.tests.cluster import work  # the actors look for it under this name, whatever the checkout is called
 
-from . import work
 from .conftest import Nodes
 
 
