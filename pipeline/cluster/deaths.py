@@ -15,7 +15,9 @@ def is_of_node(error: Exception) -> bool:
 
 def words_of(error: Exception) -> str:
     """What Ray says of a death, in a line that leaves out what it says of all of them."""
-    text = " ".join(str(error).split())
+    from rich.text import Text
+
+    text = " ".join(Text.from_ansi(str(error)).plain.split())  # Ray colours some names
     for start in ("Worker exit detail: ", "The actor died because "):
         text = text.partition(start)[2] or text
     return text.partition(" Some common causes include")[0][:300]
