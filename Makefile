@@ -8,7 +8,7 @@ demo: .venv/.ready
 	"$(BIN)"/xelvad demo --out demo
 
 test: .venv/.ready check
-	"$(BIN)"/python -m pytest
+	"$(BIN)"/python -m pytest --numprocesses=2
 
 check: .venv/.ready
 	"$(BIN)"/ruff check .

@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -47,8 +48,8 @@ def _nothing_is_left_behind() -> Iterator[None]:
 
 
 def orphaned_memory() -> set[str]:
-    """Shared memory that no process has a hold of; that of other runs on this machine is none of ours."""
-    there = {path.name for path in SHARED_MEMORY.glob("xelvad_*")} if SHARED_MEMORY.is_dir() else set()
+    """Shared memory of this process that none has a hold of; that of other runs on this machine is none of ours."""
+    there = {path.name for path in SHARED_MEMORY.glob(f"xelvad_{os.getpid()}_*")} if SHARED_MEMORY.is_dir() else set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):  # the process has ended meanwhile, or is somebody else's
             text = maps.read_text()
