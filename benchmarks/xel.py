@@ -93,9 +93,9 @@ def configurations(detectors: Sequence[str], only_both: bool) -> dict[str, Train
 
 
 def quirk_configurations() -> dict[str, TrainingConfig]:
-    """SRF+XEL with each mistake of the published script, and with all."""
+    """SRF+XEL by the paper's labels, which one mistake is about, with each mistake of its script, and with all."""
     config = load_recipe("general/srf")
-    config = replace(config, xel=replace(config.xel, mode="epoch"))
+    config = replace(config, options=config.options | {"labels": "scores"}, xel=replace(config.xel, mode="epoch"))
     return {"SRF+XEL": config} | {quirk: replace(config, quirks=quirk) for quirk in (*QUIRKS, "official")}
 
 
