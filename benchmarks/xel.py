@@ -297,6 +297,10 @@ def main() -> None:
         write_section(
             title,
             [
+                *(
+                    ["SRF's labels are those of the paper (`options.labels: scores`); all else as follows.", ""]
+                    * options.quirks
+                ),
                 "Settings of `recipes/general`; train on three folds, test on the fourth, weights of the last",
                 "iteration, every frame counts. Means of the folds, in per cent, ± sd over seeds 0 to "
                 f"{options.seeds - 1}; FAR and TPR",
